@@ -1,0 +1,1 @@
+"""Processes and memory: Dask clusters, bounded submission, tiles resident on workers."""

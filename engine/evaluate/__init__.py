@@ -1,0 +1,1 @@
+"""DVH, indices, clinical goals and gamma."""

@@ -1,0 +1,1 @@
+"""Frames, rays, masks and beamlets."""

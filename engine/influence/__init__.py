@@ -1,0 +1,1 @@
+"""Influence tiles: dense mini-blocks of dose per beamlet, and their products."""

@@ -1,0 +1,1 @@
+"""Data types that all stages share: frozen dataclasses of numbers and arrays."""

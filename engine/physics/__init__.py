@@ -1,0 +1,1 @@
+"""Constants, materials and tables, each number with its source."""

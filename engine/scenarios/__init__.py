@@ -1,0 +1,1 @@
+"""What may go wrong: setup shifts and density scaling, with probabilities."""

@@ -1,0 +1,1 @@
+"""What a person writes: the study file, validated with pydantic."""

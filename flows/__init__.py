@@ -1,0 +1,1 @@
+"""Everything that a person or a clock starts: stages, Prefect flows, command line, reports."""

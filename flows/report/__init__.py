@@ -1,0 +1,1 @@
+"""The report of a plan: figures, tables, one self-contained HTML page."""
