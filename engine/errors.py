@@ -32,6 +32,13 @@ class StoreError(NightbeamError, OSError):
 class DamagedObjectError(StoreError):
     """A stored result whose checksum or content is wrong; it is recomputed, never used."""
 
+    def __init__(self, kind: str, digest: str, why: str) -> None:
+        super().__init__(kind, digest, why)
+        self.kind, self.digest, self.why = kind, digest, why
+
+    def __str__(self) -> str:
+        return f"stored {self.kind} {self.digest} is damaged ({self.why}); it has to be made again"
+
 
 class ClusterError(NightbeamError, RuntimeError):
     """Workers that cannot be started, were lost too often, or differ from each other."""

@@ -1,0 +1,49 @@
+"""Open a cluster: local processes, or a scheduler that already runs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+from engine.errors import ClusterError
+
+
+@contextmanager
+def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
+    """Start or join a cluster and yield a Dask client; what was started is stopped again.
+
+    Parameters
+    ----------
+    where
+        ``local``, or the address of a scheduler such as ``tcp://host:8786``.
+    n_worker
+        Worker processes of a local cluster; one a core if None.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler cannot be reached, or has no workers.
+    """
+    if where == "local":
+        with (
+            LocalCluster(
+                n_workers=n_worker or len(os.sched_getaffinity(0)),
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=None,
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(where, timeout=20)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {where} ({error}); check the address") from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise ClusterError(f"the scheduler at {where} has no workers; start some and try again")
+        yield client

@@ -1,0 +1,157 @@
+"""Tiles resident on workers: the holders of rows that an optimisation talks to.
+
+Every worker has one actor that keeps the groups it was given, for all scenarios, in memory. The actors are given a
+picklable loader; this module opens no store. Which worker holds which group changes nothing in the results.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from distributed import Client
+
+from engine.errors import ClusterError, NightbeamError
+from engine.model.arrays import F64, I64
+from engine.optimise.group import GroupEvaluator, Term
+
+_LOG = logging.getLogger("nightbeam")
+_MAX_REBUILDS = 5
+
+
+class GroupLoader(Protocol):
+    """Loads reduction groups on a worker; picklable."""
+
+    def __call__(self, groups: Sequence[int]) -> list[GroupEvaluator]:
+        """Return the evaluators of some consecutive groups."""
+        ...
+
+
+class RowsActor:
+    """Lives on a worker and answers for its groups."""
+
+    def __init__(self, load: GroupLoader, groups: Sequence[int]) -> None:
+        self._groups = load(groups)
+        self._cpu_s = 0.0
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds spent in `sums` and `gradients`."""
+        return self._cpu_s
+
+    def n_bytes(self) -> int:
+        """Return the bytes of the resident tiles."""
+        return sum(group.n_bytes for group in self._groups)
+
+    def sums(
+        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
+    ) -> list[F64]:
+        """Return the partial sums of every group here."""
+        begin_s = time.thread_time()
+        parts = [group.sums(weight, terms, used, voxel_temperature_gy) for group in self._groups]
+        self._cpu_s += time.thread_time() - begin_s
+        return parts
+
+    def gradients(
+        self, n_beamlet: int, terms: Sequence[Term], factor: F64, totals: F64, voxel_temperature_gy: float | None
+    ) -> list[F64]:
+        """Return the gradient part of every group here, for the doses of the last `sums`."""
+        begin_s = time.thread_time()
+        parts = [group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self._groups]
+        self._cpu_s += time.thread_time() - begin_s
+        return parts
+
+
+class ResidentRows:
+    """All groups, shared out over the workers of a cluster.
+
+    Parameters
+    ----------
+    client
+        The cluster.
+    load
+        Loader of groups.
+    work
+        Work of every group (such as its number of mini-blocks), for an even share, shape (n_group,).
+    n_beamlet
+        Beamlets of all beams.
+    """
+
+    def __init__(self, client: Client, load: GroupLoader, work: I64, n_beamlet: int) -> None:
+        self.n_beamlet = n_beamlet
+        self._client, self._load, self._work = client, load, work
+        self._actors: list[Any] = []
+        self._build()
+
+    def close(self) -> None:
+        """Let go of the actors and their memory."""
+        self._actors = []
+
+    def n_bytes(self) -> int:
+        """Return the bytes of all resident tiles."""
+        return sum(actor.n_bytes().result() for actor in self._actors)
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the actors spent on evaluations."""
+        return sum(actor.cpu_s().result() for actor in self._actors)
+
+    def sums(
+        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
+    ) -> list[F64]:
+        """Return `GroupEvaluator.sums` of every group, in group order."""
+        return self._persist(lambda: self._ask("sums", weight, terms, used, voxel_temperature_gy))
+
+    def gradients(
+        self,
+        weight: F64,
+        terms: Sequence[Term],
+        used: int,
+        factor: F64,
+        totals: F64,
+        voxel_temperature_gy: float | None,
+    ) -> list[F64]:
+        """Return `GroupEvaluator.gradient` of every group for the doses of ``weight``, in group order."""
+        return self._persist(
+            lambda: self._ask("gradients", self.n_beamlet, terms, factor, totals, voxel_temperature_gy),
+            # New actors have formed no doses yet.
+            after_loss=lambda: self._ask("sums", weight, terms, used, voxel_temperature_gy),
+        )
+
+    def _ask(self, method: str, *arguments: Any) -> list[F64]:
+        answers = [getattr(actor, method)(*arguments) for actor in self._actors]
+        return [part for answer in answers for part in answer.result()]
+
+    def _persist(
+        self, ask: Callable[[], list[F64]], after_loss: Callable[[], Any] = lambda: None
+    ) -> list[F64]:
+        for attempt in range(_MAX_REBUILDS + 1):
+            try:
+                if attempt:
+                    self._build()
+                    after_loss()
+                return ask()
+            except NightbeamError:
+                raise
+            except (OSError, ValueError, RuntimeError) as error:
+                # A lost actor shows as one of these, depending on when its worker went.
+                _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
+                last = error
+        raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS} times in a row ({last})") from last
+
+    def _build(self) -> None:
+        self._actors = []
+        self._client.wait_for_workers(1, timeout=60)
+        workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
+        done = np.cumsum(self._work) / max(1, int(self._work.sum()))
+        owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
+        futures = []
+        for number, worker in enumerate(workers):
+            groups = [int(g) for g in np.flatnonzero(owner == number)]
+            if groups:
+                futures.append(
+                    self._client.submit(
+                        RowsActor, self._load, groups, actor=True, workers=[worker], pure=False, retries=0
+                    )
+                )
+        self._actors = [future.result() for future in futures]

@@ -1,0 +1,64 @@
+"""What every dose engine takes and gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.geometry.bricks import BrickLayout
+from engine.model.arrays import F32, F64, Bool
+from engine.model.beam import Beam, BeamletGrid
+from engine.model.case import PatientPosition
+from engine.model.grid import Grid
+from engine.model.influence import TileColumn
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What a photon beam sees of a patient.
+
+    Parameters
+    ----------
+    grid
+        Grid of ``density``, usually the CT's.
+    density
+        Electron density relative to water, shape ``grid.shape_zyx``.
+    position
+        How the patient lies.
+    """
+
+    grid: Grid
+    density: F32
+    position: PatientPosition
+
+
+class DoseEngine(Protocol):
+    """Fills influence tiles and computes forward doses.
+
+    ``view`` does what depends on beam and setup only, so that its result serves every density scaling and every
+    beamlet block. Weights are fluence at the isocentre plane in 1e9 photons per mm².
+    """
+
+    name: str
+    version: str
+
+    def view(
+        self,
+        patient: Patient,
+        layout: BrickLayout,
+        active: Bool,
+        beam: Beam,
+        shift_mm: tuple[float, float, float],
+        near: BeamletGrid | None,
+    ) -> Any:
+        """Prepare a beam: geometry and radiological depth of every active row (near the beamlets)."""
+        ...
+
+    def tile_columns(
+        self, view: Any, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
+    ) -> list[TileColumn]:
+        """Return the tiles of ``blocks``."""
+        ...
+
+    def forward(self, view: Any, beamlets: BeamletGrid, weight: F64, density_factor: float) -> F32:
+        """Return the dose of all beamlets in Gy on rows, without lateral cut-off or threshold."""
+        ...

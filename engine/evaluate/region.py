@@ -1,0 +1,72 @@
+"""The voxels of a structure as a list, so that many doses are judged without reading whole masks again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import CaseError
+from engine.evaluate.dvh import Dvh
+from engine.model.arrays import F32, I64
+from engine.model.case import Structure, StructureKind
+from engine.model.grid import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The voxels that a structure touches.
+
+    Parameters
+    ----------
+    name, kind
+        As in `Structure`.
+    grid_shape_zyx, voxel_volume_mm3
+        The grid that the voxels belong to.
+    voxel
+        C-order index of every voxel, ascending; shape (n_voxel,).
+    coverage
+        Fraction of each voxel that lies inside, in (0, 1], same order and shape.
+    """
+
+    name: str
+    kind: StructureKind
+    grid_shape_zyx: tuple[int, int, int]
+    voxel_volume_mm3: float
+    voxel: I64
+    coverage: F32
+
+    def dvh(self, dose_gy: npt.NDArray[np.floating]) -> Dvh:
+        """Return the histogram of a dose of shape ``grid_shape_zyx``.
+
+        Raises
+        ------
+        CaseError
+            If the shape is another, or a dose inside is not finite.
+        """
+        if dose_gy.shape != self.grid_shape_zyx:
+            raise CaseError(
+                f"dose of shape {dose_gy.shape} is not on the grid {self.grid_shape_zyx} of '{self.name}'"
+            )
+        return Dvh.from_voxels(self.name, dose_gy.ravel()[self.voxel], self.coverage, self.voxel_volume_mm3)
+
+
+def region_from_coverage(name: str, kind: StructureKind, grid: Grid, coverage: F32) -> Region:
+    """List the voxels of a structure that has ``coverage``, shape ``grid.shape_zyx``.
+
+    Raises
+    ------
+    CaseError
+        If coverage has another shape.
+    """
+    if coverage.shape != grid.shape_zyx:
+        raise CaseError(f"structure '{name}' has shape {coverage.shape}, its grid {grid.shape_zyx}")
+    flat = coverage.ravel()
+    voxel = np.flatnonzero(flat > 0.0)
+    return Region(name, kind, grid.shape_zyx, grid.voxel_volume_mm3, voxel, flat[voxel])
+
+
+def regions_of(grid: Grid, structures: Iterable[Structure]) -> tuple[Region, ...]:
+    """Return the regions of all structures that have any voxel on the grid."""
+    regions = (region_from_coverage(s.name, s.kind, grid, s.coverage) for s in structures)
+    return tuple(region for region in regions if region.voxel.size > 0)

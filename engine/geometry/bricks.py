@@ -1,0 +1,105 @@
+"""Bricks: cubes of voxels, the row unit of influence matrices and the chunk of stored volumes.
+
+Rows are numbered brick by brick, inside a brick mini-block by mini-block (2×2×2 voxels), inside a mini-block in
+C order of [z, y, x]. So the eight voxels of a mini-block are neighbours in memory, and a brick is one contiguous
+piece of every row vector. Bricks at the far faces may reach beyond the grid; rows there stay empty.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from engine.model.arrays import F32, F64, I32
+from engine.model.grid import Grid
+
+MINI_EDGE = 2
+MINI_SIZE = MINI_EDGE**3
+_EDGES = (32, 16, 8)
+_ENOUGH_BRICKS = 64
+"""Fewer bricks than this cannot be shared out evenly among some tens of reduction groups."""
+
+
+def choose_brick_edge(grid: Grid) -> int:
+    """Return the largest edge of 32, 16 and 8 voxels that cuts ``grid`` into at least 64 bricks, or else 8."""
+    for edge in _EDGES:
+        if int(np.prod([-(-n // edge) for n in grid.shape_zyx])) >= _ENOUGH_BRICKS:
+            return edge
+    return _EDGES[-1]
+
+
+@dataclass(frozen=True)
+class BrickLayout:
+    """How the voxels of a grid are numbered as rows.
+
+    Parameters
+    ----------
+    grid
+        The voxel grid.
+    edge
+        Voxels along a brick edge; a multiple of 2 and at most 32, so that a mini-block number fits 16 bits.
+    """
+
+    grid: Grid
+    edge: int
+
+    @property
+    def bricks_zyx(self) -> tuple[int, int, int]:
+        """Number of bricks along each axis."""
+        nz, ny, nx = (-(-n // self.edge) for n in self.grid.shape_zyx)
+        return nz, ny, nx
+
+    @property
+    def n_brick(self) -> int:
+        """Number of bricks."""
+        nz, ny, nx = self.bricks_zyx
+        return nz * ny * nx
+
+    @property
+    def brick_size(self) -> int:
+        """Rows of one brick."""
+        return self.edge**3
+
+    @property
+    def n_row(self) -> int:
+        """Number of rows, those beyond the grid included."""
+        return self.n_brick * self.brick_size
+
+    @cached_property
+    def row_of_voxel(self) -> I32:
+        """Row of every voxel of the grid, shape ``grid.shape_zyx``."""
+        half = self.edge // MINI_EDGE
+        brick = np.zeros((1, 1, 1), dtype=np.int64)
+        mini = np.zeros((1, 1, 1), dtype=np.int64)
+        inner = np.zeros((1, 1, 1), dtype=np.int64)
+        for axis, n in enumerate(self.grid.shape_zyx):
+            index = np.arange(n, dtype=np.int64).reshape([-1 if a == axis else 1 for a in range(3)])
+            brick = brick * self.bricks_zyx[axis] + index // self.edge
+            mini = mini * half + (index % self.edge) // MINI_EDGE
+            inner = inner * MINI_EDGE + index % MINI_EDGE
+        row = brick * self.brick_size + mini * MINI_SIZE + inner
+        return row.astype(np.int32)
+
+    def to_rows(self, volume: F32 | F64) -> F32:
+        """Return a volume, shape ``grid.shape_zyx``, as float32 rows, shape (n_row,); empty rows are 0."""
+        rows = np.zeros(self.n_row, dtype=np.float32)
+        rows[self.row_of_voxel] = volume
+        return rows
+
+    def to_volume(self, rows: F32 | F64) -> F32:
+        """Return rows, shape (n_row,), as a float32 volume, shape ``grid.shape_zyx``."""
+        volume: F32 = rows[self.row_of_voxel].astype(np.float32)
+        return volume
+
+    def centres_mm(self, rows: I32) -> F64:
+        """Return the voxel centres of ``rows``, shape (n, 3) as x, y, z; also right beyond the grid."""
+        half = self.edge // MINI_EDGE
+        brick, inside = np.divmod(rows.astype(np.int64), self.brick_size)
+        mini, inner = np.divmod(inside, MINI_SIZE)
+        _, by, bx = self.bricks_zyx
+        index_z = brick // (by * bx) * self.edge + mini // (half * half) * MINI_EDGE + inner // 4
+        index_y = brick // bx % by * self.edge + mini // half % half * MINI_EDGE + inner // 2 % 2
+        index_x = brick % bx * self.edge + mini % half * MINI_EDGE + inner % 2
+        index = np.stack([index_x, index_y, index_z], axis=1)
+        centres: F64 = np.asarray(self.grid.origin_mm_xyz) + index * np.asarray(self.grid.spacing_mm_xyz)
+        return centres

@@ -1,0 +1,95 @@
+"""Volumes from one grid to another: conservative averages of coverage, trilinear dose."""
+
+import numpy as np
+
+from engine.model.arrays import F32, F64
+from engine.model.grid import Grid
+
+
+def grid_over(source: Grid, spacing_mm: float, inside: F32) -> Grid:
+    """Return a grid of cubic voxels over the part of ``source`` where ``inside`` is positive.
+
+    The new grid is centred on that part's bounding box and covers it wholly.
+
+    Parameters
+    ----------
+    source
+        Grid of ``inside``.
+    spacing_mm
+        Edge of the new voxels.
+    inside
+        Coverage, shape ``source.shape_zyx``, positive somewhere.
+    """
+    origin_mm, count = [], []
+    for axis_array, edges_mm in zip((2, 1, 0), source.edges_mm_xyz, strict=True):
+        others = tuple(axis for axis in range(3) if axis != axis_array)
+        touched = np.flatnonzero((inside > 0.0).any(axis=others))
+        low_mm, high_mm = float(edges_mm[touched[0]]), float(edges_mm[touched[-1] + 1])
+        n = int(np.ceil((high_mm - low_mm) / spacing_mm - 1e-9))
+        origin_mm.append(0.5 * (low_mm + high_mm) - 0.5 * (n - 1) * spacing_mm)
+        count.append(n)
+    return Grid(
+        (origin_mm[0], origin_mm[1], origin_mm[2]), (spacing_mm,) * 3, (count[2], count[1], count[0])
+    )
+
+
+def _overlap(source_edges_mm: F64, target_edges_mm: F64) -> F64:
+    """Return the share of every target interval that each source interval covers, shape (n_target, n_source)."""
+    low = np.maximum(target_edges_mm[:-1, None], source_edges_mm[None, :-1])
+    high = np.minimum(target_edges_mm[1:, None], source_edges_mm[None, 1:])
+    share: F64 = np.clip(high - low, 0.0, None) / np.diff(target_edges_mm)[:, None]
+    return share
+
+
+def average_onto(volume: F32, source: Grid, target: Grid) -> F32:
+    """Return the mean of ``volume`` over every voxel of ``target``; outside of ``source`` it counts as 0.
+
+    Conservative: the integral over space is kept wherever ``target`` covers ``source``.
+    """
+    result: F64 = volume.astype(np.float64)
+    for axis_array, source_edges, target_edges in zip(
+        (2, 1, 0), source.edges_mm_xyz, target.edges_mm_xyz, strict=True
+    ):
+        share = _overlap(source_edges, target_edges)
+        result = np.moveaxis(np.tensordot(share, result, axes=(1, axis_array)), 0, axis_array)
+    return result.astype(np.float32)
+
+
+def _linear_weights(source_centres_mm: F64, target_centres_mm: F64) -> tuple[F64, F64]:
+    """Return lower neighbour (as integers) and weight of the upper one for linear interpolation."""
+    n = source_centres_mm.size
+    spacing_mm = source_centres_mm[1] - source_centres_mm[0] if n > 1 else 1.0
+    position = (target_centres_mm - source_centres_mm[0]) / spacing_mm
+    lower = np.clip(np.floor(position), 0, max(n - 2, 0))
+    return lower, np.clip(position - lower, 0.0, 1.0 if n > 1 else 0.0)
+
+
+def interpolate_onto(volume: F32, source: Grid, target: Grid, valid: F32) -> F32:
+    """Interpolate ``volume`` trilinearly at the voxel centres of ``target``.
+
+    Only voxels with ``valid > 0`` take part: next to the skin, the dose is continued from inside the body instead of
+    being mixed with the zeros outside. Where no neighbour is valid the result is 0.
+
+    Parameters
+    ----------
+    volume, valid
+        Values and where they mean something, shape ``source.shape_zyx``.
+    source, target
+        The grids.
+    """
+    mask = (valid > 0.0).astype(np.float32)
+    numerator, denominator = (volume * mask).astype(np.float32), mask
+    for axis_array, source_centres, target_centres in zip(
+        (2, 1, 0), source.centres_mm_xyz, target.centres_mm_xyz, strict=True
+    ):
+        lower_float, upper_weight = _linear_weights(source_centres, target_centres)
+        lower = lower_float.astype(np.int64)
+        upper = np.minimum(lower + 1, source_centres.size - 1)
+        shape = [-1 if axis == axis_array else 1 for axis in range(3)]
+        w = upper_weight.reshape(shape).astype(np.float32)
+        numerator = numerator.take(lower, axis_array) * (1 - w) + numerator.take(upper, axis_array) * w
+        denominator = denominator.take(lower, axis_array) * (1 - w) + denominator.take(upper, axis_array) * w
+    result: F32 = np.divide(
+        numerator, denominator, out=np.zeros_like(numerator), where=denominator > 1e-3
+    ).astype(np.float32)
+    return result

@@ -1,0 +1,194 @@
+"""The optimisation problem as a solver sees it: a smooth function of the weights.
+
+`Problem.evaluate` asks the holders of the rows for partial sums, merges them group by group in the order of the
+groups, and asks for the gradient, merged in the same order. The order is fixed by the problem, so a value does not
+depend on how many workers there are, or which of them answered first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from engine.errors import OptimisationError
+from engine.model.arrays import F64
+from engine.optimise.functions import one_sided
+from engine.optimise.group import GroupEvaluator, Term
+from engine.optimise.robust import Form, soft_maximum
+
+
+class RowHolders(Protocol):
+    """Whoever holds the groups: this process, or actors on a cluster."""
+
+    n_beamlet: int
+
+    def sums(
+        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
+    ) -> list[F64]:
+        """Return `GroupEvaluator.sums` of every group, in group order."""
+        ...
+
+    def gradients(
+        self,
+        weight: F64,
+        terms: Sequence[Term],
+        used: int,
+        factor: F64,
+        totals: F64,
+        voxel_temperature_gy: float | None,
+    ) -> list[F64]:
+        """Return `GroupEvaluator.gradient` of every group for the doses of ``weight``, in group order."""
+        ...
+
+
+class LocalRows:
+    """All groups in this process."""
+
+    def __init__(self, groups: Sequence[GroupEvaluator], n_beamlet: int) -> None:
+        self.groups = tuple(groups)
+        self.n_beamlet = n_beamlet
+
+    def sums(
+        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
+    ) -> list[F64]:
+        """Return the partial sums of every group."""
+        return [group.sums(weight, terms, used, voxel_temperature_gy) for group in self.groups]
+
+    def gradients(
+        self,
+        weight: F64,
+        terms: Sequence[Term],
+        used: int,
+        factor: F64,
+        totals: F64,
+        voxel_temperature_gy: float | None,
+    ) -> list[F64]:
+        """Return the gradient part of every group; the doses are those of the last `sums`."""
+        del weight, used
+        return [
+            group.gradient(self.n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self.groups
+        ]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one point.
+
+    Parameters
+    ----------
+    value
+        Smoothed, weighted objective.
+    gradient
+        Its derivative by the weights, shape (n_beamlet,).
+    term_values
+        Unweighted value of every term in every state, shape (n_term, n_state).
+    exact
+        The objective without smoothing; for the voxel-wise worst case the smoothed value, whose exact twin would
+        need another round.
+    """
+
+    value: float
+    gradient: F64
+    term_values: F64
+    exact: float
+
+
+class Problem:
+    """Objectives, robust form and scenarios over rows held by somebody.
+
+    Parameters
+    ----------
+    rows
+        Holders of the rows.
+    terms
+        The objectives; a voxel-wise worst case splits two-sided ones.
+    form
+        Robust form.
+    probability
+        Probability of every scenario, the nominal one first, shape (n_scenario,).
+
+    Raises
+    ------
+    OptimisationError
+        If there is no objective, or a robust form has only one scenario.
+    """
+
+    def __init__(self, rows: RowHolders, terms: Sequence[Term], form: Form, probability: F64) -> None:
+        if not terms:
+            raise OptimisationError("no objective was given (nothing could be optimised); add [[objectives]]")
+        if form != "nominal" and probability.size < 2:
+            raise OptimisationError(
+                f"robust form '{form}' needs more than one scenario; add [scenarios] or use 'nominal'"
+            )
+        self.rows = rows
+        self.form: Form = form
+        self.probability = probability if form != "nominal" else np.ones(1)
+        self.terms = split_terms(terms, form)
+
+    @property
+    def used(self) -> int:
+        """Number of scenarios that the form looks at."""
+        return int(self.probability.size)
+
+    def evaluate(self, weight: F64, temperature: float) -> Evaluation:
+        """Return value and gradient at ``weight``.
+
+        Parameters
+        ----------
+        weight
+            Weights of all beamlets, shape (n_beamlet,).
+        temperature
+            Smoothing: in units of the objective (composite worst case) or in Gy (voxel-wise worst case); 0 is none.
+        """
+        voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
+        totals = _merge(self.rows.sums(weight, self.terms, self.used, voxel_temperature_gy))
+        values, factor, value, exact = self._combine(totals, temperature)
+        gradient = _merge(
+            self.rows.gradients(weight, self.terms, self.used, factor, totals, voxel_temperature_gy)
+        )
+        return Evaluation(value, gradient, values, exact)
+
+    def _combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
+        """Return term values, the objective's derivative by each of them, the objective, and its exact twin."""
+        n_state = totals.shape[1]
+        values = np.zeros_like(totals)
+        weighted = np.zeros(n_state)
+        for number, term in enumerate(self.terms):
+            states = range(n_state) if term.robust else range(1)
+            for state in states:
+                values[number, state] = term.function.value(float(totals[number, state]))
+            if not term.robust:
+                values[number, 1:] = values[number, 0]
+            weighted += term.weight * values[number]
+        if self.form == "composite_worst_case":
+            value, of_state = soft_maximum(weighted, self.probability, temperature)
+            exact = float(weighted.max())
+        else:
+            of_state = self.probability if n_state > 1 else np.ones(1)
+            value = exact = float((of_state * weighted).sum())
+        factor = np.zeros_like(totals)
+        for number, term in enumerate(self.terms):
+            if term.robust:
+                factor[number] = term.weight * of_state
+            else:
+                factor[number, 0] = term.weight * of_state.sum()
+        return values, factor, value, exact
+
+
+def split_terms(terms: Sequence[Term], form: Form) -> tuple[Term, ...]:
+    """Return the terms as a form judges them: a voxel-wise worst case splits those with two sides."""
+    if form != "voxel_worst_case":
+        return tuple(terms)
+    return tuple(
+        Term(term.label, term.region, part, term.weight, term.robust)
+        for term in terms
+        for part in one_sided(term.function)
+    )
+
+
+def _merge(parts: Sequence[F64]) -> F64:
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total

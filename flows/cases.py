@@ -1,0 +1,97 @@
+"""Cases into the store: from DICOM folders, and from built-in phantoms by way of DICOM."""
+
+import tempfile
+from pathlib import Path
+
+from engine.errors import CaseError, StudyError
+from engine.phantoms import PHANTOMS
+from engine.spec.study import CaseSpec
+from flows.run import Run
+from storage.cases import KIND, write_case, write_reference
+from storage.dicom.read_case import read_case_with_reference
+from storage.dicom.write_ct import write_ct
+from storage.dicom.write_structures import write_structures
+from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
+
+IMPORT, NAME = "import", "case_name"
+_READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
+
+
+def write_phantom(name: str, folder: Path) -> int:
+    """Write a built-in phantom as a CT series and an RT Structure Set; returns the number of files.
+
+    Raises
+    ------
+    CaseError
+        If no phantom has that name.
+    """
+    if name not in PHANTOMS:
+        raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
+    folder.mkdir(parents=True, exist_ok=True)
+    case = PHANTOMS[name]()
+    write_structures(case, folder, write_ct(case, folder))
+    return len(list(folder.glob("*.dcm")))
+
+
+def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | None) -> str:
+    """Read a DICOM folder into the store and return the case's digest; the same files are read only once.
+
+    Raises
+    ------
+    DicomError
+        If the folder does not hold a usable CT and structure set.
+    """
+    if not folder.is_dir():
+        raise CaseError(f"{folder} is not a folder; give the folder that holds the CT series and its structure set")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    made_from = {
+        "files": digest_of_files(files),
+        "series_uid": series_uid,
+        "name": name,
+        "code": digest_of_code(_READ_CODE),
+    }
+    key = digest_of(made_from)
+    if run.store.has_record(IMPORT, key):
+        digest = str(run.store.read_record(IMPORT, key)["case"])
+        if run.store.has_arrays(KIND, digest):
+            return digest
+    with run.reporter.stage("read", len(files), "files") as steps:
+        case, ct = read_case_with_reference(folder, series_uid, name=name)
+        digest = write_case(run.store, case, provenance(made_from, 0.0))
+        write_reference(run.store, digest, ct)
+        run.store.write_record(IMPORT, key, {"case": digest})
+        steps.advance(len(files))
+    for note in case.notes:
+        run.reporter.say(f"  note: {note}")
+    return digest
+
+
+def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
+    """Return the digest of the study's case; phantoms take the same way as everybody's DICOM files.
+
+    Raises
+    ------
+    StudyError
+        If the study names a case that was not imported.
+    """
+    if spec.dicom is not None:
+        return import_dicom(run, folder / spec.dicom, spec.series_uid, None)
+    if spec.imported is not None:
+        if not run.store.has_record(NAME, spec.imported):
+            known = ", ".join(run.store.record_names(NAME)) or "none"
+            raise StudyError(
+                f"case.imported: the store has no case '{spec.imported}' (it has: {known}); "
+                "bring it in with `nightbeam import DICOM_DIR --name NAME`"
+            )
+        return str(run.store.read_record(NAME, spec.imported)["case"])
+    phantom = str(spec.phantom)
+    key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
+    if run.store.has_record(IMPORT, key):
+        digest = str(run.store.read_record(IMPORT, key)["case"])
+        if run.store.has_arrays(KIND, digest):
+            return digest
+    with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
+        write_phantom(phantom, Path(written))
+        digest = import_dicom(run, Path(written), None, phantom)
+    run.store.write_record(IMPORT, key, {"case": digest})
+    return digest

@@ -1,0 +1,210 @@
+"""The command ``nightbeam``. Heavy libraries are imported by the commands that need them, so that help is quick."""
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import NightbeamError
+
+_EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
+
+
+def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Print deliberate errors without a traceback and leave with status 2; Ctrl-C leaves with 130."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NightbeamError as error:
+            click.echo(f"nightbeam: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
+            sys.exit(130)
+
+    return wrapped
+
+
+_STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_STORE = click.option(
+    "--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/store"), show_default=True,
+    help="Folder of the result store. Results are found again there, so give the same one again.",
+)  # fmt: skip
+_OUTPUT = click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), default=None,
+    help="Folder for reports and DICOM.  [default: runs/NAME-OF-STUDY-FILE]",
+)  # fmt: skip
+_CLUSTER = click.option(
+    "--cluster", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
+    help="Where to compute: processes on this machine, or a Dask scheduler that already runs and sees the store.",
+)  # fmt: skip
+_WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Local workers.  [default: one a core]")
+_QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
+_LOG = click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path), default=None,
+    help="Log file.  [default: nightbeam.log in the output folder]",
+)  # fmt: skip
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="nightbeam")
+def main() -> None:
+    """Plan radiotherapy in batches: influence matrices on a cluster, robust plans, Pareto fronts, reports, DICOM.
+
+    A study file (TOML) says which patient, which beams, which objectives. Try the built-in phantom first:
+
+    \b
+      nightbeam plan examples/tg119_cshape.toml
+      nightbeam pareto examples/tg119_cshape.toml
+
+    Everything that was computed is kept in a store. The same command again only looks it up; a command that was
+    killed goes on where it was; a changed objective computes no dose again.
+    """
+
+
+@main.command(epilog=_EPILOG)
+@_STUDY
+@_STORE
+@_OUTPUT
+@_CLUSTER
+@_WORKERS
+@_QUIET
+@_LOG
+@clear_errors
+def plan(
+    study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool, log: Path | None
+) -> None:
+    """Plan a study, from the patient to the report.
+
+    Reads the case, computes influence matrices for every scenario, optimises, computes the final dose, and writes
+    report.html, summary.json, weights.npz and an RT Dose into the output folder.
+    """
+    _run_flow("plan", study, store, output, cluster, workers, quiet, log)
+
+
+@main.command(epilog=_EPILOG)
+@_STUDY
+@_STORE
+@_OUTPUT
+@_CLUSTER
+@_WORKERS
+@_QUIET
+@_LOG
+@clear_errors
+def pareto(
+    study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool, log: Path | None
+) -> None:
+    """Trace a Pareto front over the study's three criteria.
+
+    Solves the nominal problem for ten or more weightings of the criteria named in [pareto]; the workers keep the
+    tiles in between. Writes front.html and front.json.
+    """
+    _run_flow("pareto", study, store, output, cluster, workers, quiet, log)
+
+
+def _run_flow(
+    what: str, study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool,
+    log: Path | None,
+) -> None:  # fmt: skip
+    from engine.spec.study import load_study
+    from flows.prefect_server import prefect_api
+    from flows.progress import log_to
+    from storage.store import Store
+
+    load_study(study)  # a mistake in the study is told before anything starts
+    output = output or Path("runs") / study.stem
+    Store(store)
+    with ExitStack() as stack:
+        stack.enter_context(log_to(log or output / "nightbeam.log"))
+        stack.enter_context(prefect_api((store / "prefect").resolve()))
+        if what == "plan":
+            from flows.plan_case import plan_case as flow
+        else:
+            from flows.pareto import trace_front as flow
+        arguments = (str(study.resolve()), str(store.resolve()), str(output.resolve()), cluster, workers, quiet)
+        report = flow(*arguments)
+    if not quiet:
+        click.echo(f"report: {report}")
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("name", required=False)
+@click.option("--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to.")
+@clear_errors
+def phantom(name: str | None, dicom: Path | None) -> None:
+    """Write a built-in phantom as a DICOM CT series and RT Structure Set.
+
+    Without NAME, lists the phantoms.
+    """
+    from engine.phantoms import PHANTOMS
+    from flows.cases import write_phantom
+
+    if name is None:
+        for known, build in PHANTOMS.items():
+            click.echo(f"{known:16} {(build.__doc__ or '').splitlines()[0]}")
+        return
+    if dicom is None:
+        raise click.UsageError("give the folder to write to with --dicom DIR")
+    click.echo(f"{write_phantom(name, dicom)} files written to {dicom}")
+
+
+@main.command("import", epilog=_EPILOG)
+@click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_STORE
+@click.option("--name", help="Name for study files: imported = \"NAME\".  [default: made from the series]")
+@click.option("--series-uid", help="Which CT series, if the folder holds several.")
+@_QUIET
+@clear_errors
+def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
+    """Read a CT series and its structure set from a DICOM folder into the store."""
+    from flows.cases import NAME, import_dicom
+    from flows.progress import Reporter
+    from flows.run import Run
+    from storage.cases import read_case
+    from storage.store import Store
+
+    with Run(Store(store), Reporter(quiet)) as run:
+        digest = import_dicom(run, dicom_dir, series_uid, name)
+        case = read_case(run.store, digest)
+        run.store.write_record(NAME, case.name, {"case": digest})
+    if not quiet:
+        nz, ny, nx = case.grid.shape_zyx
+        click.echo(f"case '{case.name}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}")
+        for structure in case.structures:
+            volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
+            click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("study", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--keys", is_flag=True, help="List every key of a study file, with its meaning.")
+@clear_errors
+def check(study: Path | None, keys: bool) -> None:
+    """Validate a study file without running it.
+
+    Leaves with status 0 if the file is good and 2 if it is not; every mistake is told with its line.
+    """
+    from engine.spec.study import load_study
+    from flows.keys import list_keys
+
+    if keys:
+        click.echo(list_keys())
+    if study is not None:
+        found = load_study(study)
+        n_scenario = len(found.scenarios.scenarios())
+        click.echo(
+            f"{study}: '{found.name}' is a good study ({len(found.beams.gantry_deg)} beams, {n_scenario} scenarios, "
+            f"{len(found.objectives)} objectives, {len(found.goals)} goals)"
+        )
+    if study is None and not keys:
+        raise click.UsageError("give a study file, or --keys")
+
+
+if __name__ == "__main__":
+    main()

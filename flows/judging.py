@@ -1,0 +1,260 @@
+"""Stage judge: the final dose in every scenario, on the report's grid and the CT grid, normalised and evaluated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.errors import CaseError
+from engine.evaluate.dvh import dose_axis_gy
+from engine.evaluate.goals import Goal, parse_goal
+from engine.evaluate.plan import DoseEvaluation, Evaluator, GridDifference, compare_grids
+from engine.evaluate.region import Region, region_from_coverage, regions_of
+from engine.evaluate.robustness import DvhBand, RobustnessRow, ScenarioSetKind, dvh_bands, robustness_table
+from engine.geometry.resample import average_onto, interpolate_onto
+from engine.model.arrays import F32, F64
+from engine.model.case import Case
+from engine.model.grid import Grid
+from engine.model.scenario import Scenario
+from engine.spec.study import Study
+from flows.influence import block_made_from
+from flows.references import CaseRef, Influence, Placement, Solve
+from flows.run import Run
+from flows.work import (
+    BEAM_DOSE,
+    ForwardTask,
+    MatrixDoseTask,
+    PatientRef,
+    compute_forward,
+    compute_matrix_dose,
+)
+from storage.digest import digest_of, digest_of_array
+
+
+@dataclass(frozen=True)
+class DoseLoss:
+    """What the optimiser's matrix leaves out, as shares of the prescribed dose, over the whole body.
+
+    Parameters
+    ----------
+    largest_percent, target_mean_percent
+        Largest difference in any voxel, and mean difference in the target.
+    """
+
+    largest_percent: float
+    target_mean_percent: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A plan judged.
+
+    Parameters
+    ----------
+    factor
+        Factor of the normalisation, or None.
+    weight
+        Weights after normalisation, shape (n_beamlet,).
+    dose_gy
+        Nominal total dose on the CT grid.
+    report_grid, report_dose_gy
+        Grid of the final dose, and the nominal dose on it.
+    evaluations
+        One for each scenario, the nominal one first.
+    robustness
+        Goals over scenarios; empty with one scenario.
+    bands
+        DVH curves for the figure.
+    grid_comparison
+        The optimiser's dose and grid against the report's.
+    loss
+        What the cut-off and threshold left out.
+    set_kind
+        Whether scenarios are design points or samples.
+    """
+
+    factor: float | None
+    weight: F64
+    dose_gy: F32
+    report_grid: Grid
+    report_dose_gy: F32
+    evaluations: tuple[DoseEvaluation, ...]
+    robustness: tuple[RobustnessRow, ...]
+    bands: tuple[DvhBand, ...]
+    grid_comparison: tuple[GridDifference, ...]
+    loss: DoseLoss
+    set_kind: ScenarioSetKind
+
+
+def judge_plan(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, solve: Solve
+) -> Judgement:
+    """Compute and evaluate the doses of a plan."""
+    case = reference.case
+    weight = solve.result.weight
+    scenarios = influence.scenarios
+    wanted = [(placement.report, scenario) for scenario in scenarios]
+    forward = forward_doses(run, placement, [*wanted, (placement.optimiser, scenarios[0])], weight, "final dose")
+    matrix_gy = matrix_dose(run, placement, influence, weight)
+    exact_gy = forward[-1]
+    unscaled = on_ct_grid(case, placement.report.layout.grid, forward[0])
+    factor = normalisation_factor(study, case, unscaled)
+    scale = np.float32(1.0 if factor is None else factor)
+    goals = study_goals(study)
+    regions = regions_of(case.grid, case.structures)
+    nominal_gy = unscaled * scale
+    axis_gy = dose_axis_gy(float(nominal_gy.max()) * 1.02)
+    evaluator = Evaluator(regions, goals, axis_gy, study.prescription.target, study.prescription.dose_gy)
+    evaluations = [evaluator.evaluate(scenarios[0], nominal_gy)]
+    with run.reporter.stage("judge", len(scenarios), "scenarios") as steps:
+        steps.advance(1)
+        for scenario, dose_gy in zip(scenarios[1:], forward[1:-1], strict=True):
+            on_ct = on_ct_grid(case, placement.report.layout.grid, dose_gy) * scale
+            evaluations.append(evaluator.evaluate(scenario, on_ct))
+            steps.advance(1)
+    set_kind: ScenarioSetKind = "sampled" if study.scenarios.setup == "random" else "design"
+    coarse = evaluate_on_optimiser_grid(study, case, placement, goals, axis_gy, scenarios[0], matrix_gy * scale)
+    return Judgement(
+        factor,
+        weight * float(scale),
+        nominal_gy,
+        placement.report.layout.grid,
+        forward[0] * scale,
+        tuple(evaluations),
+        robustness_table(goals, evaluations[0], evaluations, set_kind) if len(evaluations) > 1 else (),
+        dvh_bands(evaluations[0], evaluations),
+        compare_grids(coarse, evaluations[0]),
+        dose_loss(study, case, placement, matrix_gy * scale, exact_gy * scale),
+        set_kind,
+    )
+
+
+def study_goals(study: Study) -> tuple[Goal, ...]:
+    """Return the study's goals, parsed."""
+    return tuple(parse_goal(goal.structure, goal.goal, goal.published) for goal in study.goals)
+
+
+def forward_doses(
+    run: Run,
+    placement: Placement,
+    wanted: Sequence[tuple[PatientRef, Scenario]],
+    weight: F64,
+    name: str,
+) -> list[F32]:
+    """Return the full dose on each wanted grid in each wanted scenario, summed over beams in their order."""
+    tasks = []
+    for patient, scenario in wanted:
+        for number, of_beam in enumerate(placement.weights_of_beams(weight)):
+            made_from = {
+                **block_made_from(placement, number, scenario),
+                "grid": patient.layout.grid.as_dict(),
+                "forward": digest_of_array(of_beam),
+            }
+            tasks.append(
+                ForwardTask(
+                    patient, placement.engine, placement.beams[number], placement.beamlets[number],
+                    scenario, of_beam, digest_of(made_from),
+                )
+            )  # fmt: skip
+    missing = [task for task in tasks if not run.store.has_arrays(BEAM_DOSE, task.digest)]
+    with run.reporter.stage(name, len(tasks), "beam doses") as steps:
+        steps.found(len(tasks) - len(missing))
+        if missing:
+            from cluster.submit import run_tasks
+
+            cpu_s = sum(run_tasks(run.client, compute_forward, missing, lambda _: steps.advance(1)))
+            run.cpu_s["final dose"] = run.cpu_s.get("final dose", 0.0) + cpu_s
+    n_beam = len(placement.beams)
+    return [
+        _sum_of(run, [task.digest for task in tasks[begin : begin + n_beam]]) for begin in range(0, len(tasks), n_beam)
+    ]
+
+
+def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> F32:
+    """Return the nominal dose that the stored tiles give: what the optimiser saw, on its grid."""
+    blocks = [(begin, record.digest) for begin, record in influence.blocks[0]]
+    digest = digest_of({"blocks": [d for _, d in blocks], "weight": digest_of_array(weight)})
+    if not run.store.has_arrays(BEAM_DOSE, digest):
+        from cluster.submit import run_tasks
+
+        task = MatrixDoseTask(placement.optimiser, tuple(blocks), weight, digest)
+        run_tasks(run.client, compute_matrix_dose, [task])
+    return _sum_of(run, [digest])
+
+
+def _sum_of(run: Run, digests: Sequence[str]) -> F32:
+    total: F64 | None = None
+    for digest in digests:
+        arrays, _ = run.store.read_arrays(BEAM_DOSE, digest)
+        total = arrays["dose_gy"].astype(np.float64) if total is None else total + arrays["dose_gy"]
+    assert total is not None  # noqa: S101 - a study has at least one beam
+    return total.astype(np.float32)
+
+
+def on_ct_grid(case: Case, grid: Grid, dose_gy: F32) -> F32:
+    """Return a dose on the CT grid, 0 outside of the body."""
+    body = case.external.coverage
+    if grid == case.grid:
+        return np.where(body > 0.0, dose_gy, np.float32(0.0))
+    valid = average_onto(body, case.grid, grid)
+    on_ct = interpolate_onto(dose_gy, grid, case.grid, valid)
+    return np.where(body > 0.0, on_ct, np.float32(0.0))
+
+
+def normalisation_factor(study: Study, case: Case, dose_gy: F32) -> float | None:
+    """Return the factor that brings the target's dose at a volume to the prescribed share, or None for none.
+
+    Raises
+    ------
+    CaseError
+        If the plan gives the target no dose at that volume.
+    """
+    rule = study.prescription.normalisation()
+    if rule is None:
+        return None
+    volume_percent, dose_percent = rule
+    target = case.structure(study.prescription.target)
+    region = region_from_coverage(target.name, target.kind, case.grid, target.coverage)
+    found_gy = region.dvh(dose_gy).dose_at_percent_gy(volume_percent)
+    if found_gy <= 0.0:
+        raise CaseError(
+            f"the plan cannot be normalised: D{volume_percent:g}% of '{target.name}' is {found_gy:g} Gy; "
+            "check that beams and beamlets reach the whole target"
+        )
+    return study.prescription.dose_gy * dose_percent / 100.0 / found_gy
+
+
+def evaluate_on_optimiser_grid(
+    study: Study,
+    case: Case,
+    placement: Placement,
+    goals: Sequence[Goal],
+    axis_gy: F64,
+    scenario: Scenario,
+    dose_gy: F32,
+) -> DoseEvaluation:
+    """Judge what the optimiser saw: its own dose on its own grid."""
+    grid = placement.optimiser.layout.grid
+    regions: list[Region] = []
+    for structure in case.structures:
+        region = region_from_coverage(
+            structure.name, structure.kind, grid, average_onto(structure.coverage, case.grid, grid)
+        )
+        if region.voxel.size:
+            regions.append(region)
+    there = {region.name for region in regions}
+    evaluator = Evaluator(
+        tuple(regions), tuple(g for g in goals if g.structure in there), axis_gy, study.prescription.target, study.prescription.dose_gy
+    )
+    return evaluator.evaluate(scenario, dose_gy)
+
+
+def dose_loss(study: Study, case: Case, placement: Placement, matrix_gy: F32, exact_gy: F32) -> DoseLoss:
+    """Compare the matrix with the full dose on the same grid."""
+    grid = placement.optimiser.layout.grid
+    body = average_onto(case.external.coverage, case.grid, grid) > 0.0
+    target = average_onto(case.structure(study.prescription.target).coverage, case.grid, grid)
+    lost = (exact_gy - matrix_gy) / study.prescription.dose_gy * 100.0
+    return DoseLoss(
+        float(np.abs(lost[body]).max()), float((lost * target).sum(dtype=np.float64) / target.sum(dtype=np.float64))
+    )

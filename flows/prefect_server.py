@@ -1,0 +1,116 @@
+"""The embedded Prefect server: started for a run, on loopback, and stopped with it.
+
+Whoever runs a Prefect server of their own sets PREFECT_API_URL, and it is used instead. Nothing here talks to the
+internet: analytics and notices are switched off.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import NightbeamError
+
+_START_LIMIT_S = 90.0
+_PR_SET_PDEATHSIG = 1
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+}
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent is gone, so that a killed run leaves no server behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedServer:
+    """A server that is starting or running; call `wait` before it is needed."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._log = home / "server.log"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        environment = {**os.environ, **QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+        with self._log.open("wb") as log:
+            # Services (late-run marking, event recording, schedules) are of no use to a server that lives for a run.
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
+                    "--port", str(self.port), "--no-services",
+                ],
+                env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self) -> None:
+        """Return when the server answers.
+
+        Raises
+        ------
+        NightbeamError
+            If it ends, or does not answer within 90 s.
+        """
+        begin_s = time.monotonic()
+        while time.monotonic() - begin_s < _START_LIMIT_S:
+            if self._process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        tail = self._log.read_text(errors="replace")[-800:]
+        raise NightbeamError(f"the embedded Prefect server did not start (its log {self._log} ends with:\n{tail})")
+
+    def stop(self) -> None:
+        """End the server."""
+        self._process.terminate()
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def prefect_api(home: Path) -> Iterator[None]:
+    """Have a Prefect API: the one that PREFECT_API_URL names, or an embedded server with its database in ``home``."""
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+    server = EmbeddedServer(home)
+    try:
+        os.environ["PREFECT_API_URL"] = server.url
+        # Importing Prefect takes a second or two, in which the server starts.
+        import prefect  # noqa: F401
+
+        server.wait()
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.stop()

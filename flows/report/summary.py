@@ -1,0 +1,208 @@
+"""Every number that the report of a plan prints; ``summary.json`` is its dump."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engine.evaluate.goals import GoalResult
+from engine.evaluate.plan import GridDifference, StructureStatistics, TargetIndices
+from engine.evaluate.robustness import RobustnessRow, ScenarioSetKind
+from engine.model.beam import Beam, BeamletGrid
+from engine.model.grid import Grid
+from engine.model.scenario import Scenario
+
+
+class ReportModel(BaseModel):
+    """A frozen part of a summary; infinities and NaN are refused, as JSON has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GridSummary(ReportModel):
+    """A voxel grid in numbers."""
+
+    spacing_mm_xyz: tuple[float, float, float]
+    shape_xyz: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, grid: Grid) -> "GridSummary":
+        """Describe ``grid``."""
+        nz, ny, nx = grid.shape_zyx
+        return cls(spacing_mm_xyz=grid.spacing_mm_xyz, shape_xyz=(nx, ny, nz))
+
+
+class CaseSummary(ReportModel):
+    """What was planned on; ``source`` says where it came from (phantom, DICOM series)."""
+
+    name: str
+    source: str
+    patient_position: str
+    ct_grid: GridSummary
+
+
+class PrescriptionSummary(ReportModel):
+    """Dose of the whole course and what was done to reach it.
+
+    ``rule`` is a sentence part such as "D95% = 100 % of prescription"; rule and factor are None for a plan
+    that was not normalised.
+    """
+
+    dose_gy: float = Field(gt=0.0)
+    n_fraction: int = Field(gt=0)
+    target: str
+    rule: str | None = None
+    factor: float | None = Field(default=None, gt=0.0)
+
+    @model_validator(mode="after")
+    def _rule_and_factor_belong_together(self) -> Self:
+        if (self.rule is None) != (self.factor is None):
+            raise ValueError(
+                "a normalisation has both a rule and a factor; give both, or none for 'not normalised'"
+            )
+        return self
+
+
+class BeamSummary(ReportModel):
+    """One beam; angles after IEC 61217, isocentre in patient coordinates (LPS)."""
+
+    name: str
+    gantry_deg: float
+    couch_deg: float
+    collimator_deg: float
+    isocentre_mm: tuple[float, float, float]
+    sad_mm: float
+    beamlet_size_mm: tuple[float, float]
+    n_beamlet: int
+
+    @classmethod
+    def of(cls, beam: Beam, beamlets: BeamletGrid) -> "BeamSummary":
+        """Describe a beam and its beamlets."""
+        return cls(
+            name=beam.name,
+            gantry_deg=beam.gantry_deg,
+            couch_deg=beam.couch_deg,
+            collimator_deg=beam.collimator_deg,
+            isocentre_mm=beam.isocentre_mm,
+            sad_mm=beam.sad_mm,
+            beamlet_size_mm=beamlets.size_mm,
+            n_beamlet=beamlets.n_beamlet,
+        )
+
+
+class TechniqueSummary(ReportModel):
+    """Modality, machine and beams."""
+
+    modality: str
+    machine: str
+    beams: tuple[BeamSummary, ...] = Field(min_length=1)
+
+
+class DoseSummary(ReportModel):
+    """How dose was computed.
+
+    ``lateral_cutoff_mm`` (None: no cut) and ``threshold_fraction`` (of the maximum of a beamlet; 0: none) say
+    what was left out, ``loss_bound`` in words how much that can be at most, ``measured_loss_percent`` how
+    much it was (None: not measured).
+    """
+
+    algorithm: str
+    hu_table: str
+    optimiser_grid: GridSummary
+    report_grid: GridSummary
+    lateral_cutoff_mm: float | None
+    threshold_fraction: float
+    loss_bound: str
+    measured_loss_percent: float | None = None
+
+
+class ScenarioSummary(ReportModel):
+    """A scenario and where it was used."""
+
+    name: str
+    shift_mm: tuple[float, float, float]
+    density_factor: float
+    probability: float
+    in_optimisation: bool
+    in_evaluation: bool
+
+    @classmethod
+    def of(cls, scenario: Scenario, in_optimisation: bool, in_evaluation: bool) -> "ScenarioSummary":
+        """Describe a scenario."""
+        return cls(
+            name=scenario.name,
+            shift_mm=scenario.shift_mm,
+            density_factor=scenario.density_factor,
+            probability=scenario.probability,
+            in_optimisation=in_optimisation,
+            in_evaluation=in_evaluation,
+        )
+
+
+class RobustnessSummary(ReportModel):
+    """Goals over scenarios; ``method`` is how the optimiser used them, ``set_kind`` what weights mean."""
+
+    method: str
+    set_kind: ScenarioSetKind
+    rows: tuple[RobustnessRow, ...]
+
+
+class ObjectiveTerm(ReportModel):
+    """One term of the objective at the end; ``value`` before weighting, in ``unit``."""
+
+    structure: str
+    function: str
+    weight: float
+    value: float
+    unit: str
+
+
+class ConvergenceSummary(ReportModel):
+    """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
+
+    solver: str
+    evaluations: tuple[int, ...]
+    objectives: tuple[float, ...]
+    terms: tuple[ObjectiveTerm, ...]
+    stopping_reason: str
+    lower_bound: float | None = None
+    largest_constraint_violation_gy: float | None = None
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.evaluations) != len(self.objectives):
+            raise ValueError(
+                f"{len(self.evaluations)} evaluation numbers do not fit {len(self.objectives)} objectives"
+            )
+        return self
+
+
+class ProvenanceSummary(ReportModel):
+    """What produced the numbers; ``cpu_s`` has processor seconds by stage."""
+
+    nightbeam_version: str
+    code_digest: str
+    store_digests: dict[str, str]
+    libraries: dict[str, str]
+    seeds: dict[str, int]
+    cpu_s: dict[str, float]
+    date: str
+
+
+class PlanSummary(ReportModel):
+    """Everything that the report of one plan says, apart from pictures."""
+
+    kind: Literal["plan"] = "plan"
+    title: str
+    case: CaseSummary
+    prescription: PrescriptionSummary
+    technique: TechniqueSummary
+    dose: DoseSummary
+    volumes: tuple[StructureStatistics, ...] = Field(min_length=1)
+    goals: tuple[GoalResult, ...]
+    indices: tuple[TargetIndices, ...]
+    robustness: RobustnessSummary | None
+    scenarios: tuple[ScenarioSummary, ...] = Field(min_length=1)
+    grid_comparison: tuple[GridDifference, ...]
+    convergence: ConvergenceSummary
+    provenance: ProvenanceSummary
+    notes: tuple[str, ...] = ()

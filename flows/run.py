@@ -1,0 +1,67 @@
+"""What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from flows.progress import Reporter
+from storage.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass
+class Run:
+    """A context manager: what it started is stopped at its end.
+
+    Parameters
+    ----------
+    store
+        Where results are found and kept.
+    reporter
+        Progress.
+    cluster
+        ``local``, or the address of a Dask scheduler.
+    n_worker
+        Workers of a local cluster; one a core if None.
+    """
+
+    store: Store
+    reporter: Reporter
+    cluster: str = "local"
+    n_worker: int | None = None
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of workers by stage, for what was computed in this run."""
+    _open: ExitStack = field(default_factory=ExitStack)
+    _client: "Client | None" = None
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    @property
+    def client(self) -> "Client":
+        """The Dask client; the first use starts or joins the cluster."""
+        if self._client is None:
+            # Imported late: a study whose results are all in the store needs no Dask.
+            from cluster.open import open_cluster
+
+            self._client = self._open.enter_context(open_cluster(self.cluster, self.n_worker))
+            n = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            self.reporter.say(f"cluster: {n} workers ({self.cluster})")
+        return self._client
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A study with the folder that its relative paths start from."""
+
+    folder: Path
+    output: Path

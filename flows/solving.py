@@ -1,0 +1,260 @@
+"""Stage optimise: regions and reduction groups, tiles on the workers, a solve that can be interrupted at any time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.errors import CaseError
+from engine.geometry.bricks import BrickLayout
+from engine.geometry.resample import average_onto
+from engine.influence.rows import share_out
+from engine.model.arrays import F32, F64
+from engine.model.case import Case
+from engine.model.scenario import Scenario
+from engine.optimise.functions import MeanDose
+from engine.optimise.group import Term
+from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms
+from engine.optimise.robust import Form, n_smoothing_stage, smoothing
+from engine.optimise.solver import SolveResult, SolverOptions, solve
+from engine.spec.study import ObjectiveSpec, Study
+from flows.references import CaseRef, Influence, Placement, Solve
+from flows.run import Run
+from flows.work import REGIONS, StoredGroups, mini_blocks_per_brick
+from storage.digest import digest_of, digest_of_code, provenance
+from storage.evaluation_log import EvaluationLog
+
+if TYPE_CHECKING:
+    from cluster.resident import ResidentRows
+
+SOLVE = "solve"
+_SOLVE_CODE = ("engine.optimise", "engine.influence", "engine.model")
+_N_GROUP = 16
+"""Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
+
+
+@dataclass(frozen=True)
+class OptimiserInput:
+    """What a solve is made from, apart from weights of objectives: regions, terms and scenarios.
+
+    Parameters
+    ----------
+    terms
+        One for each objective of the study.
+    regions_digest
+        Relative volumes of all regions on the rows.
+    target_region
+        Number of the region that the starting point is scaled to.
+    groups
+        Loader of the reduction groups.
+    work
+        Mini-blocks of every group.
+    """
+
+    terms: tuple[Term, ...]
+    regions_digest: str
+    target_region: int
+    groups: StoredGroups
+    work: tuple[int, ...]
+
+
+def prepare_optimiser(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
+) -> OptimiserInput:
+    """Store the regions' relative volumes on the rows, and fix the reduction groups."""
+    layout = placement.optimiser.layout
+    wanted: list[tuple[str, tuple[str, ...]]] = [(study.prescription.target, ())]
+    for objective in study.objectives:
+        key = (objective.structure, objective.excluding)
+        if key not in wanted:
+            wanted.append(key)
+    made_from = {
+        "case": reference.digest,
+        "grid": layout.grid.as_dict(),
+        "brick_edge": layout.edge,
+        "density": placement.optimiser.density,
+        "regions": [[name, list(excluding)] for name, excluding in wanted],
+        "code": digest_of_code(("engine.geometry",)),
+    }
+    digest = digest_of(made_from)
+    if not run.store.has_arrays(REGIONS, digest):
+        shares = {
+            f"share_{number}": region_share(reference.case, layout, name, excluding)
+            for number, (name, excluding) in enumerate(wanted)
+        }
+        run.store.write_arrays(REGIONS, digest, shares, {"provenance": provenance(made_from, 0.0)})
+    terms = tuple(_term(objective, wanted) for objective in study.objectives)
+    work = sum(
+        mini_blocks_per_brick([record for _, record in blocks], layout.n_brick) for blocks in influence.blocks
+    )
+    bricks = share_out(np.asarray(work), _N_GROUP)
+    groups = StoredGroups(
+        run.store.folder,
+        layout,
+        tuple(bricks),
+        tuple(tuple((begin, record.digest) for begin, record in blocks) for blocks in influence.blocks),
+        digest,
+    )
+    of_groups = tuple(int(np.asarray(work)[first : first + n].sum()) for first, n in bricks)
+    return OptimiserInput(terms, digest, 0, groups, of_groups)
+
+
+def region_share(case: Case, layout: BrickLayout, name: str, excluding: Sequence[str]) -> F32:
+    """Return the relative volume of every row's voxel in a structure without others; the sum is 1."""
+    structure = case.structure(name)
+    coverage = structure.coverage
+    for other in excluding:
+        coverage = coverage * (1.0 - case.structure(other).coverage)
+    coverage = coverage * (case.external.coverage > 0.0)
+    rows = layout.to_rows(average_onto(coverage, case.grid, layout.grid))
+    total = float(rows.sum(dtype=np.float64))
+    if total <= 0.0:
+        without = f" without {', '.join(excluding)}" if excluding else ""
+        raise CaseError(f"structure '{name}'{without} has no voxel inside the body; leave its objective out")
+    return (rows / total).astype(np.float32)
+
+
+def _term(objective: ObjectiveSpec, regions: Sequence[tuple[str, tuple[str, ...]]]) -> Term:
+    region = regions.index((objective.structure, objective.excluding))
+    return Term(objective.label(), region, objective.function, objective.weight, objective.robust)
+
+
+def solve_digest(
+    prepared: OptimiserInput,
+    terms: Sequence[Term],
+    form: Form,
+    scenarios: Sequence[Scenario],
+    options: SolverOptions,
+    prescription_gy: float,
+    start: str,
+) -> str:
+    """Return the digest of everything a solution depends on."""
+    return digest_of(
+        {
+            "blocks": [[digest for _, digest in blocks] for blocks in prepared.groups.scenarios],
+            "regions": prepared.regions_digest,
+            "groups": [list(group) for group in prepared.groups.bricks],
+            "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
+            "form": form,
+            "probability": [scenario.probability for scenario in scenarios],
+            "options": [options.max_evaluations, options.tolerance, options.memory],
+            "prescription_gy": prescription_gy,
+            "start": start,
+            "code": digest_of_code(_SOLVE_CODE),
+        }
+    )
+
+
+def find_weights(
+    run: Run,
+    tiles: "ResidentTiles",
+    prepared: OptimiserInput,
+    terms: Sequence[Term],
+    form: Form,
+    scenarios: Sequence[Scenario],
+    options: SolverOptions,
+    prescription_gy: float,
+    name: str = "optimise",
+    start_from: Solve | None = None,
+) -> Solve:
+    """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve."""
+    started_at = start_from.digest if start_from else "uniform"
+    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+    if run.store.has_arrays(SOLVE, digest):
+        with run.reporter.stage(name, 1, "solves") as steps:
+            steps.found(1)
+        return _read_solve(run, digest, split_terms(terms, form))
+    log = EvaluationLog(run.store.folder / "solve_log" / f"{digest}.log")
+    finished = False
+    try:
+        with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
+            problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+            steps.found(log.n_replayable)
+
+            def evaluate(weight: F64, temperature: float) -> Evaluation:
+                known = log.replay(weight, temperature)
+                if known is not None:
+                    return known
+                evaluation = problem.evaluate(weight, temperature)
+                log.append(weight, temperature, evaluation)
+                steps.advance(1, f"objective {evaluation.exact:.6g}")
+                return evaluation
+
+            weight = start_from.result.weight if start_from else uniform_start(problem, prepared, prescription_gy)
+            result = solve(
+                evaluate,
+                weight,
+                n_smoothing_stage(form),
+                lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
+                options,
+            )
+        _write_solve(run, digest, result, tiles.cpu_s())
+        run.cpu_s["optimise"] = tiles.cpu_s()
+        finished = True
+    finally:
+        log.close(finished)
+    return Solve(digest, result, problem.terms)
+
+
+def uniform_start(problem: Problem, prepared: OptimiserInput, prescription_gy: float) -> F64:
+    """Return equal weights that give the target the prescription as mean dose."""
+    ones = np.ones(problem.rows.n_beamlet)
+    mean = Term("mean dose of the target", prepared.target_region, MeanDose(), 1.0)
+    mean_gy = sum(float(part[0, 0]) for part in problem.rows.sums(ones, [mean], 1, None))
+    return ones * (prescription_gy / mean_gy)
+
+
+class ResidentTiles:
+    """The tiles of some scenarios on the cluster's workers, loaded when a solve first needs them."""
+
+    def __init__(self, run: Run, prepared: OptimiserInput, n_beamlet: int) -> None:
+        self._run, self._prepared, self._n_beamlet = run, prepared, n_beamlet
+        self._holders: ResidentRows | None = None
+
+    def holders(self) -> RowHolders:
+        """Return the holders of the rows."""
+        if self._holders is None:
+            from cluster.resident import ResidentRows
+
+            with self._run.reporter.stage("load tiles", None, "bytes") as steps:
+                resident = ResidentRows(
+                    self._run.client, self._prepared.groups, np.asarray(self._prepared.work), self._n_beamlet
+                )
+                steps.advance(resident.n_bytes())
+            self._holders = resident
+        return self._holders
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that workers spent on products and objectives since the tiles were loaded."""
+        return self._holders.cpu_s() if self._holders is not None else 0.0
+
+
+def _write_solve(run: Run, digest: str, result: SolveResult, cpu_s: float) -> None:
+    run.store.write_arrays(
+        SOLVE,
+        digest,
+        {"weight": result.weight, "history": result.history, "term_values": result.term_values},
+        {
+            "value": result.value,
+            "stage_begin": list(result.stage_begin),
+            "reason": result.reason,
+            "converged": result.converged,
+            "provenance": provenance({}, cpu_s),
+        },
+    )
+
+
+def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
+    """Return a solve that is in the store."""
+    arrays, attributes = run.store.read_arrays(SOLVE, digest)
+    result = SolveResult(
+        arrays["weight"],
+        float(attributes["value"]),
+        arrays["history"],
+        tuple(attributes["stage_begin"]),
+        arrays["term_values"],
+        attributes["reason"],
+        bool(attributes["converged"]),
+    )
+    return Solve(digest, result, terms)

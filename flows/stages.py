@@ -1,0 +1,141 @@
+"""The stages from a patient to a report, one plain function each, in the order of the work.
+
+read → place → vary → dose (and keep) → optimise → judge → tell. References go in, references come out; results lie in
+the store, found by the digest of what they were made from. So a stage that was done costs a look-up, whether in this
+run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_case` and `flows.pareto` call these.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.dose.photon_pencil_beam import PhotonPencilBeam
+from engine.errors import CaseError, StudyError
+from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
+from engine.geometry.bricks import BrickLayout, choose_brick_edge
+from engine.geometry.resample import grid_over
+from engine.model.beam import Beam
+from engine.model.machine import MACHINES
+from engine.model.scenario import Scenario
+from engine.optimise.solver import SolverOptions
+from engine.physics.hu_table import AIR_DENSITY, load_hu_table
+from engine.spec.study import Study
+from flows.influence import compute_influence
+from flows.judging import Judgement, judge_plan
+from flows.references import CaseRef, Influence, Placement, Solve
+from flows.run import Run
+from flows.solving import ResidentTiles, find_weights, prepare_optimiser
+from flows.telling import write_results
+from flows.work import DENSITY, PatientRef
+from storage.cases import read_case
+from storage.digest import digest_of, provenance
+
+
+def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
+    """Take an imported case out of the store and turn its HU into electron density."""
+    case = read_case(run.store, case_digest)
+    if study.case.external is not None:
+        case = case.with_external(study.case.external)
+    known = {structure.name for structure in case.structures}
+    for key, name in study.structure_names():
+        if name not in known:
+            raise StudyError(f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})")
+    table = load_hu_table(study.case.hu_table, folder)
+    made_from = {"case": case_digest, "external": case.external.name, "hu": list(table.hu), "density": list(table.density)}
+    digest = digest_of(made_from)
+    if not run.store.has_arrays(DENSITY, digest):
+        body = case.external.coverage
+        density = body * table.density_of(case.ct_hu) + (1.0 - body) * np.float32(AIR_DENSITY)
+        run.store.write_arrays(
+            DENSITY,
+            digest,
+            {"density": density.astype(np.float32), "body": body},
+            {
+                "grid": case.grid.as_dict(),
+                "patient_position": case.patient_position,
+                "provenance": provenance(made_from, 0.0),
+            },
+            {name: tuple(min(32, n) for n in case.grid.shape_zyx) for name in ("density", "body")},
+        )
+    return CaseRef(case_digest, case, digest, table.name)
+
+
+def place(run: Run, study: Study, reference: CaseRef) -> Placement:
+    """Put beams and beamlets on the target, and dose grids over the body."""
+    case = reference.case
+    target = case.structure(study.prescription.target)
+    isocentre = study.beams.isocentre_mm or centre_of_mass_mm(target, case.grid)
+    machine = MACHINES[study.beams.machine]
+    beams, beamlets = [], []
+    for number, (gantry, couch, collimator) in enumerate(study.beams.angles(), start=1):
+        beam = Beam(f"{number} G{gantry:g} T{couch:g}", gantry, couch, collimator, isocentre, machine.sad_mm)
+        beams.append(beam)
+        size = (study.beams.beamlet_mm, study.beams.beamlet_mm)
+        beamlets.append(place_beamlets(case, target.name, beam, size, study.beams.margin_mm))
+    body = case.external.coverage
+    optimiser_grid = grid_over(case.grid, study.dose.grid_mm, body)
+    report_grid = case.grid
+    if min(case.grid.spacing_mm_xyz) < 0.99 * study.dose.report_grid_mm:
+        report_grid = grid_over(case.grid, study.dose.report_grid_mm, body)
+    outside = float((target.coverage * (1.0 - body)).sum() / target.coverage.sum())
+    if outside > 0.05:
+        raise CaseError(
+            f"{100.0 * outside:.0f} % of target '{target.name}' lies outside of the body outline "
+            f"'{case.external.name}'; check both contours, or crop the target"
+        )
+    engine = PhotonPencilBeam(machine, study.dose.lateral_cutoff_mm, study.dose.threshold_fraction)
+    optimiser, report = (
+        PatientRef(run.store.folder, reference.density_digest, BrickLayout(grid, choose_brick_edge(grid)))
+        for grid in (optimiser_grid, report_grid)
+    )
+    return Placement(tuple(beams), tuple(beamlets), optimiser, report, engine)
+
+
+def vary(study: Study) -> tuple[Scenario, ...]:
+    """List the scenarios, the nominal one first."""
+    return study.scenarios.scenarios()
+
+
+def dose(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
+    """Compute the influence tiles that the store lacks, and keep them."""
+    return compute_influence(run, placement, scenarios)
+
+
+def optimise(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
+) -> Solve:
+    """Find the weights of all beamlets."""
+    prepared = prepare_optimiser(run, study, reference, placement, influence)
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
+    options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
+    return find_weights(
+        run,
+        tiles,
+        prepared,
+        prepared.terms,
+        study.optimisation.robust,
+        influence.scenarios,
+        options,
+        study.prescription.dose_gy,
+    )
+
+
+def judge(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, solve: Solve
+) -> Judgement:
+    """Compute the final dose in every scenario, without cut-offs, normalise it, and judge it on the CT grid."""
+    return judge_plan(run, study, reference, placement, influence, solve)
+
+
+def tell(
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    solve: Solve,
+    judgement: Judgement,
+    output: Path,
+) -> Path:
+    """Write report, summary and RT Dose; returns the path of the report."""
+    return write_results(run, study, reference, placement, solve, judgement, output)

@@ -1,0 +1,187 @@
+"""Stage tell: the report, its numbers as JSON, and the dose as DICOM."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from engine.physics.hu_table import BUILT_IN
+from engine.spec.study import Study
+from flows.judging import Judgement
+from flows.references import CaseRef, Placement, Solve
+from flows.report.summary import (
+    BeamSummary,
+    CaseSummary,
+    ConvergenceSummary,
+    DoseSummary,
+    GridSummary,
+    ObjectiveTerm,
+    PlanSummary,
+    PrescriptionSummary,
+    ProvenanceSummary,
+    RobustnessSummary,
+    ScenarioSummary,
+    TechniqueSummary,
+)
+from flows.report.write import write_plan_report
+from flows.run import Run
+from storage.cases import read_reference
+from storage.dicom.uids import InstanceReference, content_uid
+from storage.dicom.write_dose import write_dose
+from storage.digest import digest_of_array, digest_of_code
+
+RT_PLAN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.5"
+_SHOWN_EVALUATIONS = 2000
+
+
+def write_results(
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    solve: Solve,
+    judgement: Judgement,
+    output: Path,
+) -> Path:
+    """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
+    summary = plan_summary(run, study, reference, placement, solve, judgement)
+    report = write_plan_report(summary, reference.case, judgement.dose_gy, judgement.bands, output)
+    np.savez_compressed(
+        output / "weights.npz",
+        weight=judgement.weight,
+        beam=np.repeat(np.arange(len(placement.beams)), [b.n_beamlet for b in placement.beamlets]),
+        column=np.concatenate([b.column for b in placement.beamlets]),
+        row=np.concatenate([b.row for b in placement.beamlets]),
+        beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
+    )
+    export_dose(run, study, reference, judgement, output / "dicom")
+    return report
+
+
+def export_dose(run: Run, study: Study, reference: CaseRef, judgement: Judgement, folder: Path) -> None:
+    """Write the nominal dose as RT Dose, which refers to the CT it was planned on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("RTDOSE*.dcm"):
+        old.unlink()
+    ct = read_reference(run.store, reference.digest)
+    plan = InstanceReference(RT_PLAN_SOP_CLASS, content_uid("plan", digest_of_array(judgement.weight), ct.series_uid))
+    write_dose(
+        folder,
+        judgement.report_grid,
+        np.maximum(judgement.report_dose_gy, 0.0),
+        case_name=reference.case.name,
+        ct=ct,
+        plan=plan,
+    )
+
+
+def plan_summary(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, solve: Solve, judgement: Judgement
+) -> PlanSummary:
+    """Gather every number of the report."""
+    case, nominal = reference.case, judgement.evaluations[0]
+    robust = study.optimisation.robust
+    engine = placement.engine
+    nearest_mm = engine.lateral_cutoff_mm * 0.85
+    bound = 100.0 * engine.lost_fraction_bound(nearest_mm)
+    return PlanSummary(
+        title=study.name,
+        case=case_summary(study, reference),
+        prescription=PrescriptionSummary(
+            dose_gy=study.prescription.dose_gy,
+            n_fraction=study.prescription.fractions,
+            target=study.prescription.target,
+            rule=None if judgement.factor is None else f"{study.prescription.normalise} of the prescription",
+            factor=judgement.factor,
+        ),
+        technique=TechniqueSummary(
+            modality="photons, intensity-modulated (fluence per beamlet, not sequenced)",
+            machine=study.beams.machine,
+            beams=tuple(BeamSummary.of(b, g) for b, g in zip(placement.beams, placement.beamlets, strict=True)),
+        ),
+        dose=DoseSummary(
+            algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
+            hu_table=reference.hu_table + (" (built in)" if reference.hu_table in BUILT_IN else ""),
+            optimiser_grid=GridSummary.of(placement.optimiser.layout.grid),
+            report_grid=GridSummary.of(placement.report.layout.grid),
+            lateral_cutoff_mm=engine.lateral_cutoff_mm,
+            threshold_fraction=engine.threshold_fraction,
+            loss_bound=(
+                f"the optimiser's matrix leaves out at most {bound:.1f} % of the dose of a broad uniform field at any "
+                f"depth; the final dose has no cut-off. In this plan the matrix lacks "
+                f"{judgement.loss.target_mean_percent:.2f} % of the prescription in the target on average"
+            ),
+            measured_loss_percent=judgement.loss.largest_percent,
+        ),
+        volumes=nominal.statistics,
+        goals=nominal.goals,
+        indices=nominal.indices,
+        robustness=(
+            RobustnessSummary(
+                method=robust.replace("_", " "), set_kind=judgement.set_kind, rows=judgement.robustness
+            )
+            if judgement.robustness
+            else None
+        ),
+        scenarios=tuple(
+            ScenarioSummary.of(e.scenario, in_optimisation=index == 0 or robust != "nominal", in_evaluation=True)
+            for index, e in enumerate(judgement.evaluations)
+        ),
+        grid_comparison=judgement.grid_comparison,
+        convergence=convergence(study, solve),
+        provenance=provenance_summary(run, study, reference, {"solve": solve.digest}),
+        notes=case.notes,
+    )
+
+
+def case_summary(study: Study, reference: CaseRef) -> CaseSummary:
+    """Describe the case."""
+    if study.case.phantom is not None:
+        source = f"built-in phantom {study.case.phantom}, written as DICOM and read back"
+    elif study.case.dicom is not None:
+        source = "DICOM CT series and RT Structure Set"
+    else:
+        source = f"imported case '{study.case.imported}'"
+    case = reference.case
+    return CaseSummary(
+        name=case.name, source=source, patient_position=case.patient_position, ct_grid=GridSummary.of(case.grid)
+    )
+
+
+def convergence(study: Study, solve: Solve) -> ConvergenceSummary:
+    """Describe how the solver got to its end."""
+    history = solve.result.history
+    shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
+    return ConvergenceSummary(
+        solver="L-BFGS-B" + (f" in {len(solve.result.stage_begin)} smoothing stages" if len(solve.result.stage_begin) > 1 else ""),
+        evaluations=tuple(int(i) + 1 for i in shown),
+        objectives=tuple(float(history[i]) for i in shown),
+        terms=tuple(
+            ObjectiveTerm(
+                structure=term.label.split(":")[0],
+                function=term.label.split(":", 1)[1].strip() + ("" if term.robust else ", nominal only"),
+                weight=term.weight,
+                value=float(values.max()),
+                unit=term.function.unit,
+            )
+            for term, values in zip(solve.terms, solve.result.term_values, strict=True)
+        ),
+        stopping_reason=solve.result.reason,
+    )
+
+
+def provenance_summary(
+    run: Run, study: Study, reference: CaseRef, digests: dict[str, str]
+) -> ProvenanceSummary:
+    """Say what produced the numbers."""
+    libraries = ("numpy", "scipy", "numba", "zarr", "dask", "prefect", "pydicom")
+    return ProvenanceSummary(
+        nightbeam_version=version("nightbeam"),
+        code_digest=digest_of_code(("engine", "storage", "cluster", "flows")),
+        store_digests={"case": reference.digest, "density": reference.density_digest, **digests},
+        libraries={name: version(name) for name in libraries},
+        seeds={"scenarios": study.scenarios.seed} if study.scenarios.setup == "random" else {},
+        cpu_s=dict(run.cpu_s),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
