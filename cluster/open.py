@@ -1,5 +1,6 @@
 """Open a cluster: local processes, or a scheduler that already runs."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
     ClusterError
         If the scheduler cannot be reached, or has no workers.
     """
+    # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     if where == "local":
         with (
             LocalCluster(

@@ -94,7 +94,8 @@ def judge_plan(
     weight = solve.result.weight
     scenarios = influence.scenarios
     wanted = [(placement.report, scenario) for scenario in scenarios]
-    forward = forward_doses(run, placement, [*wanted, (placement.optimiser, scenarios[0])], weight, "final dose")
+    everywhere = [*wanted, (placement.optimiser, scenarios[0])]
+    (forward,) = forward_doses(run, placement, everywhere, [weight], "final dose")
     matrix_gy = matrix_dose(run, placement, influence, weight)
     exact_gy = forward[-1]
     unscaled = on_ct_grid(case, placement.report.layout.grid, forward[0])
@@ -138,35 +139,63 @@ def forward_doses(
     run: Run,
     placement: Placement,
     wanted: Sequence[tuple[PatientRef, Scenario]],
-    weight: F64,
+    weights: Sequence[F64],
     name: str,
-) -> list[F32]:
-    """Return the full dose on each wanted grid in each wanted scenario, summed over beams in their order."""
-    tasks = []
-    for patient, scenario in wanted:
-        for number, of_beam in enumerate(placement.weights_of_beams(weight)):
-            made_from = {
-                **block_made_from(placement, number, scenario),
-                "grid": patient.layout.grid.as_dict(),
-                "forward": digest_of_array(of_beam),
-            }
-            tasks.append(
-                ForwardTask(
-                    patient, placement.engine, placement.beams[number], placement.beamlets[number],
-                    scenario, of_beam, digest_of(made_from),
-                )
-            )  # fmt: skip
-    missing = [task for task in tasks if not run.store.has_arrays(BEAM_DOSE, task.digest)]
-    with run.reporter.stage(name, len(tasks), "beam doses") as steps:
-        steps.found(len(tasks) - len(missing))
-        if missing:
+) -> list[list[F32]]:
+    """Return the full dose of every plan on each wanted grid in each wanted scenario, beams summed in their order.
+
+    Parameters
+    ----------
+    run, placement
+        The run, and its beams.
+    wanted
+        Grids and scenarios.
+    weights
+        Weights of all beamlets of every plan.
+    name
+        Name of the stage for people.
+
+    Returns
+    -------
+    list
+        ``result[plan][place]`` is the dose of a plan on the grid and in the scenario of ``wanted[place]``.
+    """
+    by_beam = [placement.weights_of_beams(weight) for weight in weights]
+    tasks, digests = [], {}
+    for place, (patient, scenario) in enumerate(wanted):
+        for beam in range(len(placement.beams)):
+            made_from = {**block_made_from(placement, beam, scenario), "grid": patient.layout.grid.as_dict()}
+            for plan, of_beams in enumerate(by_beam):
+                digests[plan, place, beam] = digest_of({**made_from, "forward": digest_of_array(of_beams[beam])})
+            missing = [
+                plan
+                for plan in range(len(weights))
+                if not run.store.has_arrays(BEAM_DOSE, digests[plan, place, beam])
+            ]
+            if missing:
+                tasks.append(
+                    ForwardTask(
+                        patient, placement.engine, placement.beams[beam], placement.beamlets[beam], scenario,
+                        tuple(by_beam[plan][beam] for plan in missing),
+                        tuple(digests[plan, place, beam] for plan in missing),
+                    )
+                )  # fmt: skip
+    with run.reporter.stage(name, len(digests), "beam doses") as steps:
+        steps.found(len(digests) - sum(len(task.digests) for task in tasks))
+        if tasks:
             from cluster.submit import run_tasks
 
-            cpu_s = sum(run_tasks(run.client, compute_forward, missing, lambda _: steps.advance(1)))
+            cpu_s = sum(
+                run_tasks(run.client, compute_forward, tasks, lambda n: steps.advance(len(tasks[n].digests)))
+            )
             run.cpu_s["final dose"] = run.cpu_s.get("final dose", 0.0) + cpu_s
     n_beam = len(placement.beams)
     return [
-        _sum_of(run, [task.digest for task in tasks[begin : begin + n_beam]]) for begin in range(0, len(tasks), n_beam)
+        [
+            _sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)])
+            for place in range(len(wanted))
+        ]
+        for plan in range(len(weights))
     ]
 
 

@@ -21,8 +21,7 @@ R = TypeVar("R")
 
 def as_task(name: str, work: Callable[[], R]) -> R:
     """Run a stage as a Prefect task; the store, not Prefect, remembers what is done (it checks every byte)."""
-    result: R = task(work, name=name, cache_policy=NO_CACHE, persist_result=False)()
-    return result
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 
 @flow(name="plan case", persist_result=False)

@@ -168,33 +168,38 @@ class StoredGroups:
 
 @dataclass(frozen=True)
 class ForwardTask:
-    """The full dose of one beam in one scenario, without lateral cut-off or threshold."""
+    """The full dose of one beam in one scenario, without lateral cut-off or threshold, for some sets of weights."""
 
     patient: PatientRef
     engine: DoseEngine
     beam: Beam
     beamlets: BeamletGrid
     scenario: Scenario
-    weight: F64
-    digest: str
+    weights: tuple[F64, ...]
+    digests: tuple[str, ...]
 
 
 def compute_forward(task: ForwardTask) -> float:
-    """Compute and publish a beam's dose on its grid; returns the CPU seconds."""
+    """Compute and publish a beam's doses on their grid; returns the CPU seconds."""
     begin_s = time.process_time()
     patient, _ = _patient(task.patient.store, task.patient.density)
     layout = task.patient.layout
+    store = Store(task.patient.store)
     view = task.engine.view(patient, layout, active_rows(task.patient), task.beam, task.scenario.shift_mm, None)
-    rows = task.engine.forward(view, task.beamlets, task.weight, task.scenario.density_factor)
-    cpu_s = time.process_time() - begin_s
-    Store(task.patient.store).write_arrays(
+    for weight, digest in zip(task.weights, task.digests, strict=True):
+        rows = task.engine.forward(view, task.beamlets, weight, task.scenario.density_factor)
+        _write_dose(store, digest, layout, rows, time.process_time() - begin_s)
+    return time.process_time() - begin_s
+
+
+def _write_dose(store: Store, digest: str, layout: BrickLayout, rows: F32 | F64, cpu_s: float) -> None:
+    store.write_arrays(
         BEAM_DOSE,
-        task.digest,
+        digest,
         {"dose_gy": layout.to_volume(rows)},
-        {"grid": layout.grid.as_dict(), "provenance": provenance({"beam": task.beam.name}, cpu_s)},
+        {"grid": layout.grid.as_dict(), "provenance": provenance({}, cpu_s)},
         {"dose_gy": tuple(min(layout.edge, n) for n in layout.grid.shape_zyx)},
     )
-    return time.process_time() - begin_s
 
 
 @dataclass(frozen=True)
@@ -214,13 +219,7 @@ def compute_matrix_dose(task: MatrixDoseTask) -> float:
     layout = task.patient.layout
     columns = [(begin, read_tiles(store, digest)) for begin, digest in task.blocks]
     rows = rows_of_columns(columns, 0, layout.n_brick, layout.brick_size).dose(task.weight)
-    store.write_arrays(
-        BEAM_DOSE,
-        task.digest,
-        {"dose_gy": layout.to_volume(rows)},
-        {"grid": layout.grid.as_dict(), "provenance": provenance({}, time.process_time() - begin_s)},
-        {"dose_gy": tuple(min(layout.edge, n) for n in layout.grid.shape_zyx)},
-    )
+    _write_dose(store, task.digest, layout, rows, time.process_time() - begin_s)
     return time.process_time() - begin_s
 
 

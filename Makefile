@@ -1,0 +1,36 @@
+# make run    sets everything up, runs the main job, prints where the reports are
+# make test   sets everything up, passes all tests
+PYTHON ?= python3
+RUN = runs/tg119_cshape
+BIN = .venv/bin
+
+.PHONY: run test lint clean bench
+
+run: .venv/ready
+	$(BIN)/nightbeam plan examples/tg119_cshape.toml
+	$(BIN)/nightbeam pareto examples/tg119_cshape.toml
+	@echo "plan report:  $(CURDIR)/$(RUN)/report.html"
+	@echo "front report: $(CURDIR)/$(RUN)/front.html"
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks.tg119_matrix
+
+# The environment is made anew whenever the lock file changes.
+.venv/ready: requirements.lock pyproject.toml
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch .venv/ready
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,201 @@
+"""The stages of a Pareto front: many weightings of three criteria on the same resident tiles, judged and told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import StudyError
+from engine.evaluate.dvh import dose_axis_gy
+from engine.evaluate.plan import DoseEvaluation, Evaluator
+from engine.evaluate.region import regions_of
+from engine.model.arrays import F64
+from engine.model.scenario import Scenario
+from engine.optimise.pareto import dominated, emphasis_lattice
+from engine.optimise.solver import SolverOptions
+from engine.spec.study import ParetoSpec, Study
+from flows.judging import forward_doses, normalisation_factor, on_ct_grid, study_goals
+from flows.references import CaseRef, Influence, Placement, Solve
+from flows.report.front_summary import CriterionSummary, FrontPlanSummary, FrontSummary
+from flows.report.summary import PrescriptionSummary
+from flows.report.write import write_front_report
+from flows.run import Run
+from flows.solving import ResidentTiles, find_weights, prepare_optimiser
+from flows.telling import case_summary, provenance_summary
+from storage.digest import digest_of
+
+
+@dataclass(frozen=True)
+class FrontPlan:
+    """One plan of a front.
+
+    Parameters
+    ----------
+    emphasis
+        Shares of the criteria on the lattice; they sum to 1.
+    factors
+        Factors on the weights of each criterion's objectives.
+    solve
+        The solution.
+    values
+        Value of each criterion: its objectives, with the study's weights.
+    """
+
+    emphasis: tuple[float, float, float]
+    factors: tuple[float, float, float]
+    solve: Solve
+    values: tuple[float, float, float]
+
+    @property
+    def role(self) -> str:
+        """Anchor, balanced, or point."""
+        if max(self.emphasis) == 1.0:
+            return "anchor"
+        return "balanced" if max(self.emphasis) - min(self.emphasis) < 1e-9 else "point"
+
+
+def pareto_spec(study: Study) -> ParetoSpec:
+    """Return the study's [pareto] table.
+
+    Raises
+    ------
+    StudyError
+        If there is none.
+    """
+    if study.pareto is None:
+        raise StudyError("the study has no [pareto] table; add one with criteria = [three names of criteria]")
+    return study.pareto
+
+
+def solve_front(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
+) -> tuple[FrontPlan, ...]:
+    """Solve for every weighting; the tiles stay on the workers in between."""
+    spec = pareto_spec(study)
+    prepared = prepare_optimiser(run, study, reference, placement, influence)
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
+    options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
+    lattice = emphasis_lattice(spec.divisions)
+    # The most balanced weighting comes first; every other solve starts from its solution.
+    order = sorted(range(len(lattice)), key=lambda number: (max(lattice[number]), number))
+    criterion_of = [
+        spec.criteria.index(o.criterion) if o.criterion in spec.criteria else None for o in study.objectives
+    ]
+    plans: dict[int, FrontPlan] = {}
+    first: Solve | None = None
+    for done, number in enumerate(order, start=1):
+        emphasis = lattice[number]
+        factors = tuple(spec.spread ** (3.0 * share - 1.0) for share in emphasis)
+        terms = tuple(
+            replace(term, weight=term.weight * (1.0 if c is None else factors[c]))
+            for term, c in zip(prepared.terms, criterion_of, strict=True)
+        )
+        solve = find_weights(
+            run, tiles, prepared, terms, "nominal", influence.scenarios, options, study.prescription.dose_gy,
+            f"solve {done}/{len(lattice)}", first,
+        )  # fmt: skip
+        first = first or solve
+        values = [0.0, 0.0, 0.0]
+        for term, c, value in zip(prepared.terms, criterion_of, solve.result.term_values[:, 0], strict=True):
+            if c is not None:
+                values[c] += term.weight * float(value)
+        plans[number] = FrontPlan(
+            emphasis, (factors[0], factors[1], factors[2]), solve, (values[0], values[1], values[2])
+        )
+    return tuple(plans[number] for number in range(len(lattice)))
+
+
+def judge_front(
+    run: Run, study: Study, reference: CaseRef, placement: Placement, nominal: Scenario, plans: Sequence[FrontPlan]
+) -> list[DoseEvaluation]:
+    """Compute the final dose of every plan, normalise it and judge it."""
+    case, grid = reference.case, placement.report.layout.grid
+    doses = forward_doses(
+        run, placement, [(placement.report, nominal)], [plan.solve.result.weight for plan in plans], "final dose"
+    )
+    regions = regions_of(case.grid, case.structures)
+    axis_gy = dose_axis_gy(2.0 * study.prescription.dose_gy)
+    evaluator = Evaluator(
+        regions, study_goals(study), axis_gy, study.prescription.target, study.prescription.dose_gy
+    )
+    evaluations = []
+    with run.reporter.stage("judge", len(plans), "plans") as steps:
+        for (dose_gy,) in doses:
+            on_ct = on_ct_grid(case, grid, dose_gy)
+            factor = normalisation_factor(study, case, on_ct)
+            evaluations.append(evaluator.evaluate(nominal, on_ct * np.float32(factor or 1.0)))
+            steps.advance(1)
+    return evaluations
+
+
+def tell_front(
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    plans: Sequence[FrontPlan],
+    evaluations: Sequence[DoseEvaluation],
+    output: Path,
+) -> Path:
+    """Write front.html, front.json and the weights of all plans; returns the path of the page."""
+    spec = pareto_spec(study)
+    values: F64 = np.array([plan.values for plan in plans])
+    beaten = dominated(values)
+    names = [_plan_name(plan, spec.criteria, number) for number, plan in enumerate(plans, start=1)]
+    summary = FrontSummary(
+        title=f"{study.name}: Pareto front",
+        case=case_summary(study, reference),
+        prescription=PrescriptionSummary(
+            dose_gy=study.prescription.dose_gy,
+            n_fraction=study.prescription.fractions,
+            target=study.prescription.target,
+        ),
+        criteria=tuple(
+            CriterionSummary(
+                name=name,
+                unit="weighted Gy²",
+                terms=tuple(o.label() for o in study.objectives if o.criterion == name),
+            )
+            for name in spec.criteria
+        ),
+        plans=tuple(
+            FrontPlanSummary(
+                name=name,
+                role=plan.role,
+                weights=plan.factors,
+                values=plan.values,
+                dominated=bool(worse),
+                goals=evaluation.goals,
+                stopping_reason=plan.solve.result.reason,
+            )
+            for name, plan, worse, evaluation in zip(names, plans, beaten, evaluations, strict=True)
+        ),
+        provenance=provenance_summary(
+            run, study, reference, {"front": digest_of([plan.solve.digest for plan in plans])}
+        ),
+        notes=(
+            "Criterion values are those of the optimiser: nominal scenario, its own grid, before normalisation. "
+            f"Goals and DVHs are of the final dose, each plan normalised ({study.prescription.normalise}).",
+            *reference.case.notes,
+        ),
+    )
+    shown = {
+        name: [curve for curve in evaluation.curves if curve.kind != "EXTERNAL"]
+        for name, plan, evaluation in zip(names, plans, evaluations, strict=True)
+        if plan.role != "point"
+    }
+    page = write_front_report(summary, shown, output)
+    np.savez_compressed(
+        output / "front_weights.npz",
+        weight=np.stack([plan.solve.result.weight for plan in plans]),
+        name=np.array(names),
+        criteria=np.array(spec.criteria),
+        value=values,
+    )
+    return page
+
+
+def _plan_name(plan: FrontPlan, criteria: Sequence[str], number: int) -> str:
+    if plan.role == "anchor":
+        return f"{number} mostly {criteria[int(np.argmax(plan.emphasis))]}"
+    return f"{number} balanced" if plan.role == "balanced" else f"{number}"

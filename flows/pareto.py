@@ -1,0 +1,34 @@
+"""Prefect flow: a Pareto front over a study's criteria."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from engine.spec.study import Study, load_study
+from flows import front, stages
+from flows.plan_case import as_task, read_and_place
+from flows.progress import Reporter
+from flows.recovery import until_whole
+from flows.run import Run
+from storage.store import Store
+
+
+@flow(name="pareto front", persist_result=False)
+def trace_front(
+    study_file: str, store: str, output: str, cluster: str = "local", n_worker: int | None = None, quiet: bool = False
+) -> str:
+    """Trace the front of a study; returns the path of its page. Parameters as in `flows.plan_case.plan_case`."""
+    path = Path(study_file)
+    study = load_study(path)
+    front.pareto_spec(study)
+    with Run(Store(Path(store)), Reporter(quiet), cluster, n_worker) as run:
+        return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
+
+
+def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
+    reference, placement = read_and_place(run, study, folder)
+    nominal = as_task("vary", lambda: stages.vary(study))[0]
+    influence = as_task("dose", lambda: stages.dose(run, placement, [nominal]))
+    plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
+    evaluations = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
+    return as_task("tell", lambda: front.tell_front(run, study, reference, plans, evaluations, output))
