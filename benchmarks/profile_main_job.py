@@ -66,9 +66,7 @@ class Ledger:
         for name, (user_s, system_s, faults) in self.steps.items():
             lines.append(f"| {name} | {user_s:.2f} | {system_s:.2f} | {faults / 1000:.0f} |")
         total = np.sum(list(self.steps.values()), axis=0)
-        return "\n".join(
-            [*lines, f"| **sum** | {total[0]:.2f} | {total[1]:.2f} | {total[2] / 1000:.0f} |"]
-        )
+        return "\n".join([*lines, f"| **sum** | {total[0]:.2f} | {total[1]:.2f} | {total[2] / 1000:.0f} |"])
 
 
 def profile_dose(run: Run, study: Study, placement: Placement, density: str, ledger: Ledger) -> Influence:
@@ -134,7 +132,9 @@ def main() -> None:
     """Read the command line and print the two tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
-    parser.add_argument("--store", type=Path, help="a new folder on the disk to be measured; default: temporary")
+    parser.add_argument(
+        "--store", type=Path, help="a new folder on the disk to be measured; default: temporary"
+    )
     given = parser.parse_args()
     study = load_study(given.study)
     with (

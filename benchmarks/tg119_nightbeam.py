@@ -92,9 +92,7 @@ def group_rows(problem: Problem, columns: list[tuple[int, TileColumn]]) -> list[
     work = np.zeros(layout.n_brick, dtype=np.int64)
     for _, column in columns:
         np.add.at(work, column.brick, np.diff(column.segment_begin[:: column.n_beamlet]))
-    return [
-        rows_of_columns(columns, first, n, layout.brick_size) for first, n in share_out(work, N_GROUP)
-    ]
+    return [rows_of_columns(columns, first, n, layout.brick_size) for first, n in share_out(work, N_GROUP)]
 
 
 def coordinates(groups: list[RowGroup]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -65,9 +65,7 @@ def read_problem(file: Path) -> Problem:
     with np.load(file) as stored:
         fields = {name: stored[name] for name in stored.files}
     ct_grid, dose_grid = _grid(fields, "ct"), _grid(fields, "dose")
-    table = HuTable(
-        "peer", tuple(fields["hu_table_hu"]), tuple(fields["hu_table_relative_electron_density"])
-    )
+    table = HuTable("peer", tuple(fields["hu_table_hu"]), tuple(fields["hu_table_relative_electron_density"]))
     inside = fields["structure_masks"].any(axis=0)
     density = np.where(inside, table.density_of(fields["ct_hu"]), np.float32(0.0))
     layout = BrickLayout(dose_grid, choose_brick_edge(dose_grid))

@@ -9,6 +9,9 @@ from distributed import Client, LocalCluster
 
 from engine.errors import ClusterError
 
+CONNECT_S = 20.0
+"""How long a scheduler may take to answer."""
+
 
 @contextmanager
 def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
@@ -30,20 +33,22 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if where == "local":
         with (
-            LocalCluster(
+            LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=n_worker or len(os.sched_getaffinity(0)),
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 memory_limit=None,
                 silence_logs=50,
+                # Attempts are counted by `run_tasks`, where the task is known; the scheduler adds none of its own.
+                scheduler_kwargs={"allowed_failures": 0},
             ) as cluster,
-            Client(cluster) as client,
+            Client(cluster) as client,  # type: ignore[no-untyped-call]
         ):
             yield client
         return
     try:
-        client = Client(where, timeout=20)
+        client = Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler answers at {where} ({error}); check the address") from error
     with client:

@@ -7,14 +7,16 @@ picklable loader; this module opens no store. Which worker holds which group cha
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from distributed import Client
+from distributed import CancelledError, Client, KilledWorker
 
 from engine.errors import ClusterError, NightbeamError
 from engine.model.arrays import F64, I64
 from engine.optimise.group import GroupEvaluator, Term
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
@@ -53,11 +55,18 @@ class RowsActor:
         return parts
 
     def gradients(
-        self, n_beamlet: int, terms: Sequence[Term], factor: F64, totals: F64, voxel_temperature_gy: float | None
+        self,
+        n_beamlet: int,
+        terms: Sequence[Term],
+        factor: F64,
+        totals: F64,
+        voxel_temperature_gy: float | None,
     ) -> list[F64]:
         """Return the gradient part of every group here, for the doses of the last `sums`."""
         begin_s = time.thread_time()
-        parts = [group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self._groups]
+        parts = [
+            group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self._groups
+        ]
         self._cpu_s += time.thread_time() - begin_s
         return parts
 
@@ -81,7 +90,7 @@ class ResidentRows:
         self.n_beamlet = n_beamlet
         self._client, self._load, self._work = client, load, work
         self._actors: list[Any] = []
-        self._build()
+        self._persist(lambda: None)
 
     def close(self) -> None:
         """Let go of the actors and their memory."""
@@ -89,11 +98,11 @@ class ResidentRows:
 
     def n_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
-        return sum(actor.n_bytes().result() for actor in self._actors)
+        return sum(self._persist(lambda: [actor.n_bytes().result() for actor in self._actors]))
 
     def cpu_s(self) -> float:
-        """Return the CPU seconds that the actors spent on evaluations."""
-        return sum(actor.cpu_s().result() for actor in self._actors)
+        """Return the CPU seconds that the actors spent on evaluations; those of lost workers are not known."""
+        return float(sum(self._persist(lambda: [actor.cpu_s().result() for actor in self._actors])))
 
     def sums(
         self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
@@ -121,27 +130,28 @@ class ResidentRows:
         answers = [getattr(actor, method)(*arguments) for actor in self._actors]
         return [part for answer in answers for part in answer.result()]
 
-    def _persist(
-        self, ask: Callable[[], list[F64]], after_loss: Callable[[], Any] = lambda: None
-    ) -> list[F64]:
-        for attempt in range(_MAX_REBUILDS + 1):
+    def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
+        last: Exception | None = None
+        for _ in range(_MAX_REBUILDS + 1):
             try:
-                if attempt:
+                if not self._actors:
                     self._build()
                     after_loss()
                 return ask()
             except NightbeamError:
                 raise
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, KilledWorker, CancelledError) as error:
                 # A lost actor shows as one of these, depending on when its worker went.
                 _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
+                self._actors = []
                 last = error
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS} times in a row ({last})") from last
 
     def _build(self) -> None:
-        self._actors = []
         self._client.wait_for_workers(1, timeout=60)
         workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not workers:
+            raise RuntimeError("the last worker has just left")
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
         done = np.cumsum(self._work) / max(1, int(self._work.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
@@ -151,7 +161,15 @@ class ResidentRows:
             if groups:
                 futures.append(
                     self._client.submit(
-                        RowsActor, self._load, groups, actor=True, workers=[worker], pure=False, retries=0
+                        RowsActor,
+                        self._load,
+                        groups,
+                        actor=True,
+                        workers=[worker],
+                        # The worker may have left since it was listed: better elsewhere than never.
+                        allow_other_workers=True,
+                        pure=False,
+                        retries=0,
                     )
                 )
         self._actors = [future.result() for future in futures]

@@ -7,8 +7,8 @@ that is done is done. A task's own error ends the run at once; a lost worker onl
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from distributed import Client, CancelledError, KilledWorker, as_completed
-from distributed.comm import CommClosedError
+from distributed import CancelledError, Client, KilledWorker, as_completed
+from distributed.comm.core import CommClosedError
 
 from engine.errors import ClusterError
 
@@ -17,6 +17,8 @@ R = TypeVar("R")
 
 _IN_FLIGHT_PER_WORKER = 3
 _MAX_ATTEMPTS = 5
+_ATTEMPTS_IN_COMPANY = 2
+"""A task that was lost this often runs alone at the end, so that the one that kills its worker is known by name."""
 
 
 def run_tasks(
@@ -45,35 +47,42 @@ def run_tasks(
     """
     results: dict[int, R] = {}
     attempts = [0] * len(tasks)
-    number_of: dict[str, int] = {}
     waiting = list(reversed(range(len(tasks))))
-    done: Any = as_completed(loop=client.loop, raise_errors=False)
+    alone: list[int] = []
+    in_flight: dict[Any, int] = {}
+    done: Any = as_completed(loop=client.loop, raise_errors=False)  # type: ignore[no-untyped-call]
 
-    def submit_next() -> None:
-        number = waiting.pop()
+    def submit(number: int) -> None:
         attempts[number] += 1
         future = client.submit(function, tasks[number], pure=False, retries=0)
-        number_of[future.key] = number
+        in_flight[future] = number
         done.add(future)
 
     n_worker = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     for _ in range(min(len(waiting), n_worker * _IN_FLIGHT_PER_WORKER)):
-        submit_next()
-    while number_of:
-        future = next(done)
-        number = number_of.pop(future.key)
-        try:
-            results[number] = future.result()
-            on_done(number)
-        except (KilledWorker, CancelledError, CommClosedError) as error:
-            if attempts[number] >= _MAX_ATTEMPTS:
-                raise ClusterError(
-                    f"workers were lost {_MAX_ATTEMPTS} times while they ran the same task ({tasks[number]!r:.200}); "
-                    "it probably needs more memory than a worker has"
-                ) from error
-            waiting.append(number)
-        finally:
-            future.release()
-        if waiting:
-            submit_next()
+        submit(waiting.pop())
+    try:
+        while in_flight:
+            future = next(done)
+            number = in_flight.pop(future)
+            try:
+                results[number] = future.result()
+                on_done(number)
+            except (KilledWorker, CancelledError, CommClosedError) as error:
+                if attempts[number] >= _MAX_ATTEMPTS:
+                    raise ClusterError(
+                        f"workers were lost {_MAX_ATTEMPTS} times while they ran the same task "
+                        f"({tasks[number]!r:.200}); it probably needs more memory than a worker has"
+                    ) from error
+                (waiting if attempts[number] < _ATTEMPTS_IN_COMPANY else alone).append(number)
+            finally:
+                future.release()
+            if waiting:
+                submit(waiting.pop())
+            elif alone and not in_flight:
+                submit(alone.pop())
+    finally:
+        # After an error: what is still queued would only keep the workers from what comes next.
+        if in_flight:
+            client.cancel(list(in_flight))  # type: ignore[no-untyped-call]
     return [results[number] for number in range(len(tasks))]

@@ -134,6 +134,36 @@ def _run_flow(
 
 
 @main.command(epilog=_EPILOG)
+@_STUDY
+@_STORE
+@_OUTPUT
+@clear_errors
+def report(study: Path, store: Path, output: Path | None) -> None:
+    """Write the report of a plan again, from the store alone.
+
+    Computes no dose and solves nothing: what is not in the store has to be made with `nightbeam plan` first.
+    """
+    from flows.retell import tell_again
+
+    click.echo(f"report: {tell_again(study, store, output or Path('runs') / study.stem)}")
+
+
+@main.command(epilog=_EPILOG)
+@_STUDY
+@_STORE
+@click.option("--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
+@clear_errors
+def export(study: Path, store: Path, dicom: Path) -> None:
+    """Write the dose of a plan as DICOM RT Dose, from the store alone.
+
+    The file refers to the CT series that was planned on.
+    """
+    from flows.retell import export_again
+
+    click.echo(f"RT Dose written to {export_again(study, store, dicom)}")
+
+
+@main.command(epilog=_EPILOG)
 @click.argument("name", required=False)
 @click.option("--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to.")
 @clear_errors

@@ -2,10 +2,10 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from engine.errors import StudyError
 from flows.progress import Reporter
 from storage.store import Store
 
@@ -27,12 +27,15 @@ class Run:
         ``local``, or the address of a Dask scheduler.
     n_worker
         Workers of a local cluster; one a core if None.
+    may_compute
+        False for commands that only tell again what is in the store.
     """
 
     store: Store
     reporter: Reporter
     cluster: str = "local"
     n_worker: int | None = None
+    may_compute: bool = True
     cpu_s: dict[str, float] = field(default_factory=dict)
     """CPU seconds of workers by stage, for what was computed in this run."""
     _open: ExitStack = field(default_factory=ExitStack)
@@ -48,7 +51,15 @@ class Run:
 
     @property
     def client(self) -> "Client":
-        """The Dask client; the first use starts or joins the cluster."""
+        """The Dask client; the first use starts or joins the cluster.
+
+        Raises
+        ------
+        StudyError
+            If this run may not compute, and so was asked for something that is not in the store.
+        """
+        if not self.may_compute:
+            raise StudyError("not everything that this study needs is in the store; run `nightbeam plan` first")
         if self._client is None:
             # Imported late: a study whose results are all in the store needs no Dask.
             from cluster.open import open_cluster
@@ -57,11 +68,3 @@ class Run:
             n = len(self._client.scheduler_info(n_workers=-1)["workers"])
             self.reporter.say(f"cluster: {n} workers ({self.cluster})")
         return self._client
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A study with the folder that its relative paths start from."""
-
-    folder: Path
-    output: Path

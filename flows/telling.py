@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.model.arrays import F64
+from engine.model.case import PatientPosition
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
+from engine.units import PERCENT
 from flows.judging import Judgement
 from flows.references import CaseRef, Placement, Solve
 from flows.report.summary import (
@@ -55,18 +58,16 @@ def write_results(
         row=np.concatenate([b.row for b in placement.beamlets]),
         beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
     )
-    export_dose(run, study, reference, judgement, output / "dicom")
+    export_dose(run, reference, judgement, output / "dicom")
     return report
 
 
-def export_dose(run: Run, study: Study, reference: CaseRef, judgement: Judgement, folder: Path) -> None:
-    """Write the nominal dose as RT Dose, which refers to the CT it was planned on."""
+def export_dose(run: Run, reference: CaseRef, judgement: Judgement, folder: Path) -> Path:
+    """Write the nominal dose as RT Dose, which refers to the CT it was planned on; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("RTDOSE*.dcm"):
-        old.unlink()
     ct = read_reference(run.store, reference.digest)
     plan = InstanceReference(RT_PLAN_SOP_CLASS, content_uid("plan", digest_of_array(judgement.weight), ct.series_uid))
-    write_dose(
+    written = write_dose(
         folder,
         judgement.report_grid,
         np.maximum(judgement.report_dose_gy, 0.0),
@@ -74,6 +75,7 @@ def export_dose(run: Run, study: Study, reference: CaseRef, judgement: Judgement
         ct=ct,
         plan=plan,
     )
+    return folder / f"RTDOSE.{written.sop_instance_uid}.dcm"
 
 
 def plan_summary(
@@ -83,8 +85,7 @@ def plan_summary(
     case, nominal = reference.case, judgement.evaluations[0]
     robust = study.optimisation.robust
     engine = placement.engine
-    nearest_mm = engine.lateral_cutoff_mm * 0.85
-    bound = 100.0 * engine.lost_fraction_bound(nearest_mm)
+    bound_gy = loss_bound_gy(case.patient_position, placement, judgement.weight)
     return PlanSummary(
         title=study.name,
         case=case_summary(study, reference),
@@ -108,8 +109,9 @@ def plan_summary(
             lateral_cutoff_mm=engine.lateral_cutoff_mm,
             threshold_fraction=engine.threshold_fraction,
             loss_bound=(
-                f"the optimiser's matrix leaves out at most {bound:.1f} % of the dose of a broad uniform field at any "
-                f"depth; the final dose has no cut-off. In this plan the matrix lacks "
+                f"with these weights no voxel of the optimiser's matrix lacks more than {bound_gy:.2f} Gy "
+                f"({PERCENT * bound_gy / study.prescription.dose_gy:.1f} % of the prescription) in the nominal "
+                "scenario; the final dose has no cut-off. In this plan the matrix lacks "
                 f"{judgement.loss.target_mean_percent:.2f} % of the prescription in the target on average"
             ),
             measured_loss_percent=judgement.loss.largest_percent,
@@ -132,6 +134,17 @@ def plan_summary(
         convergence=convergence(study, solve),
         provenance=provenance_summary(run, study, reference, {"solve": solve.digest}),
         notes=case.notes,
+    )
+
+
+def loss_bound_gy(position: PatientPosition, placement: Placement, weight: F64) -> float:
+    """Return the dose that no voxel of the optimiser's matrix lacks more than, all beams together."""
+    grid = placement.optimiser.layout.grid
+    return sum(
+        placement.engine.lost_dose_bound_gy(beam, beamlets, float(of_beam.sum()), position, grid)
+        for beam, beamlets, of_beam in zip(
+            placement.beams, placement.beamlets, placement.weights_of_beams(weight), strict=True
+        )
     )
 
 

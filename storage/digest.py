@@ -61,11 +61,18 @@ def digest_of_files(files: Sequence[Path]) -> str:
 def provenance(made_from: Mapping[str, Any], cpu_s: float) -> dict[str, Any]:
     """Return what is kept with a result: its inputs, how long it took, when, and with which versions."""
     from datetime import UTC, datetime
-    from importlib.metadata import version
 
     return {
         "made_from": dict(made_from),
         "cpu_s": cpu_s,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("nightbeam", "numpy", "numba", "scipy", "zarr")},
+        "versions": dict(_versions()),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look the versions up once a process: it reads a file a package, which for small results would cost most."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("nightbeam", "numpy", "numba", "scipy", "zarr")}

@@ -17,6 +17,7 @@ import numpy as np
 from engine.errors import StoreError
 from engine.model.arrays import F64
 from engine.optimise.problem import Evaluation
+from storage.store import clear_errors
 
 _HEADER = struct.Struct("<II16sdd")
 """Length of gradient and of term values, digest of the question, value, exact value."""
@@ -34,13 +35,14 @@ class EvaluationLog:
     Raises
     ------
     StoreError
-        If another process is solving the same problem in the same store.
+        If another process is solving the same problem in the same store, or the log cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("a+b")
+        with clear_errors(path.parent, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -76,7 +78,13 @@ class EvaluationLog:
         return evaluation
 
     def append(self, weight: F64, temperature: float, evaluation: Evaluation) -> None:
-        """Add an answer."""
+        """Add an answer.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or cannot be written.
+        """
         body = _HEADER.pack(
             evaluation.gradient.size,
             evaluation.term_values.size,
@@ -86,8 +94,9 @@ class EvaluationLog:
         )
         body += evaluation.gradient.tobytes() + evaluation.term_values.tobytes()
         body += struct.pack("<I", evaluation.term_values.shape[1])
-        self._file.write(body + _CRC.pack(crc32c.crc32c(body)))
-        self._file.flush()
+        with clear_errors(self._path.parent, "write"):
+            self._file.write(body + _CRC.pack(crc32c.crc32c(body)))
+            self._file.flush()
         self._next += 1
 
     def close(self, finished: bool) -> None:

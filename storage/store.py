@@ -2,7 +2,8 @@
 
 Every object is one file, written aside, synced and published by an atomic rename. Arrays are a zarr group inside a
 zip file (docs/decisions/0002): each chunk carries a crc32c, the zip directory at the end of the file lists every
-chunk, so a file that was cut off or lost a byte is noticed on reading. Small records are JSON with a checksum.
+chunk, and the zip comment holds a checksum of that directory, so a file that was cut off or changed in a byte is
+noticed on reading. Small records are JSON with a checksum.
 """
 
 import errno
@@ -11,7 +12,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import ZipStore
 
-from engine.errors import DamagedObjectError, StoreError
+from engine.errors import DamagedObjectError, NightbeamError, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CHUNK_BYTES = 1 << 21
 """Uncompressed size of a chunk: large enough that a chunk's overhead vanishes, small enough to read parts."""
 
@@ -46,22 +47,23 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         marker = self.folder / "nightbeam-store.json"
-        with _clear_errors(self.folder, "open"):
-            if marker.exists():
-                found = json.loads(marker.read_text())
-                if found.get("schema_version") != SCHEMA_VERSION:
-                    raise StoreError(
-                        f"store {self.folder} has schema version {found.get('schema_version')}, this program reads "
-                        f"{SCHEMA_VERSION}; give another folder with --store"
-                    )
-            else:
+        with clear_errors(self.folder, "open"):
+            if not marker.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if any(child.name != "aside" for child in self.folder.iterdir()):
+                foreign = any(child.name != "aside" for child in self.folder.iterdir())
+                # Asked again, because another process may have made the same store in the meantime.
+                if foreign and not marker.exists():
                     raise StoreError(
                         f"{self.folder} is not a nightbeam store and not empty; give a new folder with --store"
                     )
                 (self.folder / "aside").mkdir(exist_ok=True)
                 self._publish(marker, json.dumps({"schema_version": SCHEMA_VERSION}).encode())
+            version = _schema_version(marker)
+            if version != SCHEMA_VERSION:
+                raise StoreError(
+                    f"store {self.folder} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+                    "give another folder with --store"
+                )
             (self.folder / "aside").mkdir(exist_ok=True)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
@@ -75,7 +77,8 @@ class Store:
 
     def has_arrays(self, kind: str, digest: str) -> bool:
         """Return whether an object was published."""
-        return self.arrays_path(kind, digest).exists()
+        with clear_errors(self.folder, "read"):
+            return self.arrays_path(kind, digest).exists()
 
     def write_arrays(
         self,
@@ -85,7 +88,7 @@ class Store:
         attributes: Mapping[str, Any],
         chunks: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        """Publish arrays under a digest; if another writer was first, its object stays.
+        """Publish arrays under a digest; of two writers of one digest, whose arrays are equal, the last one stays.
 
         Parameters
         ----------
@@ -107,8 +110,10 @@ class Store:
         """
         final = self.arrays_path(kind, digest)
         aside = self.folder / "aside" / f"{uuid.uuid4().hex}.zarr.zip"
-        with _clear_errors(self.folder, "write"):
+        with clear_errors(self.folder, "write"):
             try:
+                # Here, because ZipStore hides the reason when a file cannot be made.
+                aside.touch()
                 with ZipStore(aside, mode="w", compression=zipfile.ZIP_STORED) as zip_store:
                     group = zarr.create_group(zip_store, attributes=dict(attributes))
                     for name, array in arrays.items():
@@ -126,6 +131,7 @@ class Store:
                         )
                         if array.size:
                             stored[...] = array
+                _seal(aside)
                 _sync(aside)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 aside.replace(final)
@@ -161,20 +167,25 @@ class Store:
             If there is no such object.
         """
         path = self.arrays_path(kind, digest)
-        if not path.exists():
-            raise StoreError(f"the store {self.folder} has no {kind} {digest} (it was never made, or was deleted)")
-        if not zipfile.is_zipfile(path):
-            raise DamagedObjectError(kind, digest, "the end of the file is missing")
-        try:
-            # zarr reads a chunk that is not there as zeros, without a word. The zip directory is what protects the
-            # list of chunks: no chunk can vanish from a file that is whole.
-            with ZipStore(path, mode="r") as zip_store:
-                group = zarr.open_group(zip_store, mode="r")
-                yield dict(group.arrays()), dict(group.attrs)
-        except DamagedObjectError:
-            raise
-        except (ValueError, KeyError, RuntimeError, OSError, zipfile.BadZipFile) as error:
-            raise DamagedObjectError(kind, digest, str(error)) from error
+        if not self.has_arrays(kind, digest):
+            raise StoreError(
+                f"the store {self.folder} has no {kind} {digest} (it was never made, or was deleted)"
+            )
+        with clear_errors(self.folder, "read"):
+            try:
+                # zarr reads a chunk that is not there as zeros, without a word. The seal protects the list of chunks:
+                # no chunk can vanish from it, or change its name or length, unnoticed.
+                if not _seal_is_whole(path):
+                    raise DamagedObjectError(kind, digest, "the list of its parts has a wrong checksum")
+                with ZipStore(path, mode="r") as zip_store:
+                    group = zarr.open_group(zip_store, mode="r")
+                    yield dict(group.arrays()), dict(group.attrs)
+            except NightbeamError:
+                raise
+            except (ValueError, KeyError, RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
+                if isinstance(error, OSError) and error.errno in _REASONS:
+                    raise
+                raise DamagedObjectError(kind, digest, str(error) or "it is too short") from error
 
     # -- records ------------------------------------------------------------------------------------------------
 
@@ -184,7 +195,8 @@ class Store:
 
     def has_record(self, kind: str, name: str) -> bool:
         """Return whether a record was published."""
-        return self.record_path(kind, name).exists()
+        with clear_errors(self.folder, "read"):
+            return self.record_path(kind, name).exists()
 
     def write_record(self, kind: str, name: str, content: Any) -> None:
         """Publish plain values under a name, replacing what was there."""
@@ -203,7 +215,7 @@ class Store:
             If there is none.
         """
         path = self.record_path(kind, name)
-        with _clear_errors(self.folder, "read"):
+        with clear_errors(self.folder, "read"):
             if not path.exists():
                 raise StoreError(f"the store {self.folder} has no {kind} called '{name}'")
             raw = path.read_bytes()
@@ -213,7 +225,7 @@ class Store:
             if crc32c.crc32c(text.encode()) != framed["crc32c"]:
                 raise ValueError("wrong checksum")
             return json.loads(text)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedObjectError(kind, name, str(error)) from error
 
     def record_names(self, kind: str) -> list[str]:
@@ -224,15 +236,17 @@ class Store:
 
     def discard(self, kind: str, digest: str) -> None:
         """Put a damaged object out of the way, so that it is made again; it is kept for whoever wants to look."""
+        away = self.folder / "damaged"
         for path in (self.arrays_path(kind, digest), self.record_path(kind, digest)):
-            if path.exists():
-                away = self.folder / "damaged"
+            with clear_errors(self.folder, "write"):
                 away.mkdir(exist_ok=True)
-                path.replace(away / f"{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
+                # Another process may have met the same damage and been faster.
+                with suppress(FileNotFoundError):
+                    path.replace(away / f"{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
 
     def _publish(self, final: Path, content: bytes) -> None:
         aside = self.folder / "aside" / uuid.uuid4().hex
-        with _clear_errors(self.folder, "write"):
+        with clear_errors(self.folder, "write"):
             try:
                 with aside.open("wb") as stream:
                     stream.write(content)
@@ -243,6 +257,35 @@ class Store:
                 _sync(final.parent)
             finally:
                 aside.unlink(missing_ok=True)
+
+
+def _schema_version(marker: Path) -> Any:
+    try:
+        return json.loads(marker.read_text())["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{marker} cannot be read ({error}); give another folder with --store, or put the file "
+            f'{{"schema_version": {SCHEMA_VERSION}}} back'
+        ) from error
+
+
+def _seal(path: Path) -> None:
+    """Write the checksum of the zip directory, which zip itself does not protect, into the zip comment."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = _directory_checksum(archive)
+
+
+def _seal_is_whole(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return archive.comment == _directory_checksum(archive)
+
+
+def _directory_checksum(archive: zipfile.ZipFile) -> bytes:
+    listed = [
+        (e.filename, e.header_offset, e.compress_size, e.file_size, e.CRC, e.compress_type, e.flag_bits)
+        for e in archive.infolist()
+    ]
+    return f"directory crc32c {crc32c.crc32c(repr(listed).encode()):08x}".encode()
 
 
 def _chunk_shape(array: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -270,7 +313,7 @@ _REASONS = {
 
 
 @contextmanager
-def _clear_errors(folder: Path, verb: str) -> Iterator[None]:
+def clear_errors(folder: Path, verb: str) -> Iterator[None]:
     """Turn what the operating system says into one clear sentence."""
     try:
         yield

@@ -6,17 +6,22 @@ only at their shared edges.
 """
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from engine._jit import inlined, kernel
 from engine.model.arrays import F32, I32, I64, U16
 
+Real = float | np.floating[Any]
+"""A scalar of any float type: kernels mix float32 elements with float64 arguments."""
 STEPS_PER_SIGMA = 256
 REACH_SIGMA = 4.5
 """Beyond this the normal distribution differs from 0 or 1 by less than 3.4e-6."""
 
 
+@cache
 def normal_table() -> F32:
     """Return the normal distribution function at steps of 1/256 sigma from -4.5 to 4.5 sigma, exactly 0 and 1 there.
 
@@ -26,31 +31,42 @@ def normal_table() -> F32:
     t = np.arange(-half, half + 2) / STEPS_PER_SIGMA
     table = np.array([0.5 * math.erfc(-v / math.sqrt(2.0)) for v in t])
     table = (table - table[0]) / (table[-2] - table[0])
-    return np.clip(table, 0.0, 1.0).astype(np.float32)
+    rounded: F32 = np.clip(table, 0.0, 1.0).astype(np.float32)
+    return rounded
+
+
+@inlined
+def _raster_edges_mm(first: int, count: int, size_mm: Real) -> F32:
+    """Return the edges of ``count`` cells, the first of which is centred at ``first * size_mm``.
+
+    Each from its own number: so a beamlet's edges, and its dose to the last bit, do not depend on the raster it is in.
+    """
+    edge = np.empty(count + 1, dtype=np.float32)
+    for cell in range(count + 1):
+        edge[cell] = (first + cell - 0.5) * size_mm
+    return edge
 
 
 @inlined
 def _edge_shares(
-    position: F32, inverse_sigma: F32, size: float, first: int, begin: int, end: int, table: F32, share: F32
+    position: F32, inverse_sigma: F32, edge: F32, begin: int, end: int, table: F32, share: F32
 ) -> None:
     """Fill ``share[begin:end, 8]`` with the part of a Gaussian that falls into cells of a raster, along one axis.
 
-    ``position`` (8,) are the centres of the Gaussians, ``inverse_sigma`` (8,) their widths; cell ``c`` reaches from
-    ``(first + c - 0.5) * size`` to ``(first + c + 0.5) * size``.
+    ``position`` (8,) are the centres of the Gaussians, ``inverse_sigma`` (8,) their inverse widths; cell ``c`` reaches
+    from ``edge[c]`` to ``edge[c + 1]``.
     """
     last = np.float32(2.0 * REACH_SIGMA * STEPS_PER_SIGMA)
+    offset = np.float32(REACH_SIGMA * STEPS_PER_SIGMA)
     for k in range(8):
         scale = inverse_sigma[k] * np.float32(STEPS_PER_SIGMA)
-        offset = np.float32(REACH_SIGMA * STEPS_PER_SIGMA)
-        step = np.float32(size) * scale
-        t = (np.float32((first + begin - 0.5) * size) - position[k]) * scale + offset
-        clipped = min(max(t, np.float32(0.0)), last)
+        centre = position[k]
+        clipped = min(max((edge[begin] - centre) * scale + offset, np.float32(0.0)), last)
         index = int(clipped)
         lower = table[index]
         below = lower + (clipped - np.float32(index)) * (table[index + 1] - lower)
         for cell in range(begin, end):
-            t += step
-            clipped = min(max(t, np.float32(0.0)), last)
+            clipped = min(max((edge[cell + 1] - centre) * scale + offset, np.float32(0.0)), last)
             index = int(clipped)
             lower = table[index]
             above = lower + (clipped - np.float32(index)) * (table[index + 1] - lower)
@@ -59,7 +75,9 @@ def _edge_shares(
 
 
 @inlined
-def _amplitude(depth: F32, factor: F32, gauss: int, table: F32, step: float, density: float, out: F32) -> None:
+def _amplitude(
+    depth: F32, factor: F32, gauss: int, table: F32, step: float, density: float, out: F32
+) -> None:
     """Interpolate Gaussian ``gauss`` of the depth table at eight depths, times ``factor``; writes ``out`` (8,)."""
     last = np.float32(table.shape[1] - 1)
     per_step = np.float32(density / step)
@@ -71,16 +89,16 @@ def _amplitude(depth: F32, factor: F32, gauss: int, table: F32, step: float, den
 
 
 @inlined
-def _cells(low: float, high: float, reach: float, size: float, first: int, count: int) -> tuple[int, int]:
+def _cells(low: Real, high: Real, reach: Real, size: Real, first: int, count: int) -> tuple[int, int]:
     """Return the cells [begin, end) of a raster that lie within ``reach`` of the interval from ``low`` to ``high``."""
-    begin = int(math.floor((low - reach) / size + 0.5)) - first
-    end = int(math.floor((high + reach) / size + 0.5)) - first + 1
+    begin = math.floor((low - reach) / size + 0.5) - first
+    end = math.floor((high + reach) / size + 0.5) - first + 1
     return min(max(begin, 0), count), min(max(end, 0), count)
 
 
 @kernel
 def brick_dose(
-    x: F32, y: F32, depth: F32, factor: F32, sigma: F32, mini: U16,
+    x: F32, y: F32, depth: F32, factor: F32, inverse_sigma: F32, mini: U16,
     depth_table: F32, depth_step_mm: float, density: float,
     raster: I32, first_column: int, first_row: int, size_x: float, size_y: float,
     cutoff_mm: float, threshold: float, table: F32,
@@ -90,14 +108,16 @@ def brick_dose(
     """Collect the dose per weight of every beamlet in one brick, mini-block by mini-block.
 
     Per mini-block (n, 8): ``x, y`` position in the isocentre plane, ``depth`` radiological depth, ``factor`` inverse
-    square (0 where there is no row), ``sigma`` (n, n_gauss, 8) inverse widths in the isocentre plane, ``mini`` (n,)
-    number in the brick. ``depth_table`` (n_gauss, n_depth). ``raster`` (n_row, n_column) holds beamlet numbers or -1.
-    A beamlet gets a mini-block if its centre is within ``cutoff_mm`` of the mini-block's mean position and some
-    entry exceeds ``threshold``. Scratch: ``share_x`` (n_column, 8), ``share_y`` (n_row, 8), ``cell_dose``
+    square (0 where there is no row), ``inverse_sigma`` (n, n_gauss, 8) inverse widths in the isocentre plane,
+    ``mini`` (n,) number in the brick. ``depth_table`` (n_gauss, n_depth). ``raster`` (n_row, n_column) holds beamlet
+    numbers or -1. A beamlet gets a mini-block if its centre is within ``cutoff_mm`` of the mini-block's mean position
+    and some entry exceeds ``threshold``. Scratch: ``share_x`` (n_column, 8), ``share_y`` (n_row, 8), ``cell_dose``
     (n_row, n_column, 8). Appends to ``mini_out`` (n_beamlet, n_max), ``dose_out`` (n_beamlet, n_max, 8), at ``count``.
     """
     n_row, n_column = raster.shape
     n_gauss = depth_table.shape[0]
+    edge_x = _raster_edges_mm(first_column, n_column, size_x)
+    edge_y = _raster_edges_mm(first_row, n_row, size_y)
     amplitude = np.empty(8, dtype=np.float32)
     eighth = np.float32(0.125)
     for i in range(mini.size):
@@ -118,18 +138,18 @@ def brick_dose(
                 for k in range(8):
                     cell_dose[row, column, k] = np.float32(0.0)
         for gauss in range(n_gauss):
-            widest = np.float32(0.0)
-            for k in range(8):
-                widest = max(widest, np.float32(1.0) / sigma[i, gauss, k])
-            reach = np.float32(REACH_SIGMA) * widest
+            least = inverse_sigma[i, gauss, 0]
+            for k in range(1, 8):
+                least = min(least, inverse_sigma[i, gauss, k])
+            reach = np.float32(REACH_SIGMA) / least
             a0, a1 = _cells(low_x, high_x, reach, size_x, first_column, n_column)
             b0, b1 = _cells(low_y, high_y, reach, size_y, first_row, n_row)
             a0, a1, b0, b1 = max(a0, c0), min(a1, c1), max(b0, r0), min(b1, r1)
             if a0 >= a1 or b0 >= b1:
                 continue
             _amplitude(depth[i], factor[i], gauss, depth_table, depth_step_mm, density, amplitude)
-            _edge_shares(x[i], sigma[i, gauss], size_x, first_column, a0, a1, table, share_x)
-            _edge_shares(y[i], sigma[i, gauss], size_y, first_row, b0, b1, table, share_y)
+            _edge_shares(x[i], inverse_sigma[i, gauss], edge_x, a0, a1, table, share_x)
+            _edge_shares(y[i], inverse_sigma[i, gauss], edge_y, b0, b1, table, share_y)
             for row in range(b0, b1):
                 for k in range(8):
                     share_y[row, k] *= amplitude[k]
@@ -158,7 +178,7 @@ def brick_dose(
 def quantise(
     count: I32, mini_in: U16, dose: F32, threshold: float, begin: I64, scale: F32, mini: U16, value: U16
 ) -> int:
-    """Turn the collected mini-blocks of a range of beamlets into counts of 16 bits; returns the entries above threshold.
+    """Turn collected mini-blocks of some beamlets into counts of 16 bits; returns the entries above threshold.
 
     ``count`` (n,), ``mini_in`` (n, n_max), ``dose`` (n, n_max, 8). Writes ``begin`` (n,) starting at the value already
     in ``begin[0]``, ``scale`` (n,), and ``mini`` (n_mini,), ``value`` (n_mini, 8) from that start.
@@ -185,7 +205,7 @@ def quantise(
 
 @kernel
 def forward_dose(
-    x: F32, y: F32, depth: F32, factor: F32, sigma: F32,
+    x: F32, y: F32, depth: F32, factor: F32, inverse_sigma: F32,
     depth_table: F32, depth_step_mm: float, density: float,
     weight: F32, first_column: int, first_row: int, size_x: float, size_y: float,
     table: F32, share_x: F32, share_y: F32, dose: F32,
@@ -196,6 +216,8 @@ def forward_dose(
     """
     n_row, n_column = weight.shape
     n_gauss = depth_table.shape[0]
+    edge_x = _raster_edges_mm(first_column, n_column, size_x)
+    edge_y = _raster_edges_mm(first_row, n_row, size_y)
     amplitude = np.empty(8, dtype=np.float32)
     along = np.empty(8, dtype=np.float32)
     total = np.empty(8, dtype=np.float32)
@@ -206,17 +228,17 @@ def forward_dose(
             low_y, high_y = min(low_y, y[i, k]), max(high_y, y[i, k])
             dose[i, k] = np.float32(0.0)
         for gauss in range(n_gauss):
-            widest = np.float32(0.0)
-            for k in range(8):
-                widest = max(widest, np.float32(1.0) / sigma[i, gauss, k])
-            reach = np.float32(REACH_SIGMA) * widest
+            least = inverse_sigma[i, gauss, 0]
+            for k in range(1, 8):
+                least = min(least, inverse_sigma[i, gauss, k])
+            reach = np.float32(REACH_SIGMA) / least
             a0, a1 = _cells(low_x, high_x, reach, size_x, first_column, n_column)
             b0, b1 = _cells(low_y, high_y, reach, size_y, first_row, n_row)
             if a0 >= a1 or b0 >= b1:
                 continue
             _amplitude(depth[i], factor[i], gauss, depth_table, depth_step_mm, density, amplitude)
-            _edge_shares(x[i], sigma[i, gauss], size_x, first_column, a0, a1, table, share_x)
-            _edge_shares(y[i], sigma[i, gauss], size_y, first_row, b0, b1, table, share_y)
+            _edge_shares(x[i], inverse_sigma[i, gauss], edge_x, a0, a1, table, share_x)
+            _edge_shares(y[i], inverse_sigma[i, gauss], edge_y, b0, b1, table, share_y)
             for k in range(8):
                 total[k] = np.float32(0.0)
             for row in range(b0, b1):

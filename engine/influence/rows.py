@@ -6,6 +6,7 @@ a brick block by block, so that both products walk through memory once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -160,7 +161,9 @@ def rows_of_columns(
         brick_begin,
         np.concatenate(beamlet) if beamlet else np.empty(0, np.int32),
         np.concatenate(scale) if scale else np.empty(0, np.float32),
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(size))]) if size else np.zeros(1, np.int64),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(size))])
+        if size
+        else np.zeros(1, np.int64),
         np.concatenate(mini) if mini else np.empty(0, np.uint16),
         np.concatenate(value) if value else np.empty((0, MINI_SIZE), np.uint16),
     )
@@ -189,8 +192,4 @@ def share_out(work_per_brick: I64, n_group: int) -> list[tuple[int, int]]:
     done = np.cumsum(work_per_brick)
     edges = np.searchsorted(done, total * np.arange(1, n_group) / n_group)
     edges = np.unique(np.concatenate([[0], edges + 1, [work_per_brick.size]]))
-    return [
-        (int(a), int(b - a))
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-        if work_per_brick[a:b].sum() > 0
-    ]
+    return [(int(a), int(b - a)) for a, b in pairwise(edges) if work_per_brick[a:b].sum() > 0]

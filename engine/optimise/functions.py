@@ -17,6 +17,8 @@ Side = Literal["over", "under", "both"]
 """Which error of the dose a function punishes; voxel-wise worst cases take the highest or the lowest dose by it."""
 
 _SMALLEST_GY = 1e-6
+_SMALLEST_EXPONENT = 0.01
+"""Relative volumes sum to 1 within 1e-7 (float32), which the root of this order raises to 1e-5 of the EUD."""
 
 
 class _Function(BaseModel):
@@ -131,8 +133,11 @@ class SquaredGeud(_Function):
         del context
         if self.limit == "upper" and self.a < 1.0:
             raise ValueError("an upper limit needs a >= 1 (smaller exponents are not convex)")
-        if self.limit == "lower" and (self.a > 1.0 or self.a == 0.0):
-            raise ValueError("a lower limit needs a <= 1 and a != 0 (larger exponents are not convex)")
+        if self.limit == "lower" and (self.a > 1.0 or abs(self.a) < _SMALLEST_EXPONENT):
+            raise ValueError(
+                f"a lower limit needs a <= 1 (larger exponents are not convex), and a beyond ±{_SMALLEST_EXPONENT} "
+                "(the root of an order near 0 amplifies every rounding error)"
+            )
 
     @property
     def side(self) -> Side:
@@ -144,8 +149,10 @@ class SquaredGeud(_Function):
         return float(np.sum(share * np.maximum(dose_gy, _SMALLEST_GY) ** self.a))
 
     def _excess_gy(self, total: float) -> float:
-        geud_gy = total ** (1.0 / self.a)
-        return max(geud_gy - self.dose_gy, 0.0) if self.limit == "upper" else -max(self.dose_gy - geud_gy, 0.0)
+        geud_gy = float(total ** (1.0 / self.a))
+        return (
+            max(geud_gy - self.dose_gy, 0.0) if self.limit == "upper" else -max(self.dose_gy - geud_gy, 0.0)
+        )
 
     def value(self, total: float) -> float:
         """Return the value from the sum over all voxels."""
@@ -160,7 +167,8 @@ class SquaredGeud(_Function):
 
 
 Function = Annotated[
-    SquaredOverdose | SquaredUnderdose | SquaredDeviation | MeanDose | SquaredGeud, Field(discriminator="kind")
+    SquaredOverdose | SquaredUnderdose | SquaredDeviation | MeanDose | SquaredGeud,
+    Field(discriminator="kind"),
 ]
 """Any objective function, chosen by its ``kind``."""
 

@@ -122,7 +122,12 @@ class GroupEvaluator:
         return result
 
     def gradient(
-        self, n_beamlet: int, terms: Sequence[Term], factor: F64, totals: F64, voxel_temperature_gy: float | None
+        self,
+        n_beamlet: int,
+        terms: Sequence[Term],
+        factor: F64,
+        totals: F64,
+        voxel_temperature_gy: float | None,
     ) -> F64:
         """Return this group's part of the gradient in the weights, for the doses of the last `sums`.
 
@@ -151,7 +156,9 @@ class GroupEvaluator:
                 continue
             if voxel_temperature_gy is not None and term.robust:
                 extreme_gy, derivative = self._extreme(term, voxel_temperature_gy)
-                slope = factor[number, 0] * term.function.gradient(extreme_gy, region.share, totals[number, 0])
+                slope = factor[number, 0] * term.function.gradient(
+                    extreme_gy, region.share, totals[number, 0]
+                )
                 for scenario in range(len(self._dose_gy)):
                     self._add(row_gradient, scenario, region, slope * derivative[scenario])
                 continue

@@ -67,7 +67,8 @@ class LocalRows:
         """Return the gradient part of every group; the doses are those of the last `sums`."""
         del weight, used
         return [
-            group.gradient(self.n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self.groups
+            group.gradient(self.n_beamlet, terms, factor, totals, voxel_temperature_gy)
+            for group in self.groups
         ]
 
 
@@ -163,7 +164,7 @@ class Problem:
             weighted += term.weight * values[number]
         if self.form == "composite_worst_case":
             value, of_state = soft_maximum(weighted, self.probability, temperature)
-            exact = float(weighted.max())
+            exact, _ = soft_maximum(weighted, self.probability, 0.0)
         else:
             of_state = self.probability if n_state > 1 else np.ones(1)
             value = exact = float((of_state * weighted).sum())

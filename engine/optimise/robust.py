@@ -4,7 +4,8 @@ r"""Robust forms: how the values in many scenarios become one.
 * ``expected``: :math:`\sum_s p_s F_s`.
 * ``composite_worst_case``: :math:`\max_s F_s` with :math:`F_s` the weighted sum of all objectives in scenario s
   (Fredriksson, Forsgren and Hårdemark, Med Phys 38 (2011) 1672), smoothed to
-  :math:`T \ln \sum_s p_s e^{F_s/T}`, which never exceeds the maximum and tends to it with T → 0.
+  :math:`T \ln \sum_s p_s e^{F_s/T}`, which never exceeds the maximum and tends to it with T → 0. A scenario of
+  probability 0 does not count.
 * ``voxel_worst_case``: every voxel has the highest dose of all scenarios where dose is punished and the lowest where
   its absence is (Pflugfelder, Wilkens and Oelfke, Phys Med Biol 53 (2008) 1689), smoothed in the same way with equal
   weights and a temperature in Gy.
@@ -25,16 +26,17 @@ def soft_maximum(values: F64, prior: F64, temperature: float) -> tuple[float, F6
     Parameters
     ----------
     values, prior
-        Values and their weights, which sum to 1, both of shape (n,).
+        Values and their weights, which sum to 1, both of shape (n,). Values of weight 0 do not count.
     temperature
         Smoothing in the unit of the values; 0 is the maximum itself.
     """
-    largest = float(values.max())
+    counted = np.where(prior > 0.0, values, -np.inf)
+    largest = float(counted.max())
     if temperature == 0.0:
         derivative = np.zeros_like(values)
-        derivative[int(values.argmax())] = 1.0
+        derivative[int(counted.argmax())] = 1.0
         return largest, derivative
-    raised = prior * np.exp((values - largest) / temperature)
+    raised = prior * np.exp((counted - largest) / temperature)
     total = float(raised.sum())
     return largest + temperature * float(np.log(total)), raised / total
 

@@ -103,7 +103,9 @@ class _OutOfEvaluationsError(Exception):
 class _Run:
     """State of one solve: the best point so far and the history."""
 
-    def __init__(self, evaluate: Callable[[F64, float], Evaluation], start: F64, options: SolverOptions) -> None:
+    def __init__(
+        self, evaluate: Callable[[F64, float], Evaluation], start: F64, options: SolverOptions
+    ) -> None:
         self._evaluate, self._options = evaluate, options
         self.weight = start
         self.best = _checked(evaluate(start, 0.0))
@@ -153,11 +155,12 @@ class _Run:
             self.reason = f"the limit of {options.max_evaluations} evaluations was reached"
             return
         self.converged = bool(result.status == 0)
-        self.reason = (
-            f"an iteration lowered the objective by less than {tolerance:g} of its value"
-            if self.converged
-            else f"the line search found no lower value ({result.message})"
-        )
+        if not self.converged:
+            self.reason = f"the line search found no lower value ({result.message})"
+        elif "GRADIENT" in result.message:
+            self.reason = "no weight can be changed so that the objective falls"
+        else:
+            self.reason = f"an iteration lowered the objective by less than {tolerance:g} of its value"
 
     def result(self) -> SolveResult:
         """Return the best point of the last stage."""
@@ -179,6 +182,7 @@ class _Run:
 def _checked(evaluation: Evaluation) -> Evaluation:
     if not np.isfinite(evaluation.value) or not np.isfinite(evaluation.gradient).all():
         raise OptimisationError(
-            "the objective or its gradient is not a finite number; check the dose levels and exponents of the objectives"
+            "the objective or its gradient is not a finite number; "
+            "check the dose levels and exponents of the objectives"
         )
     return evaluation

@@ -1,0 +1,55 @@
+"""Tell again from the store: report and DICOM of a plan that was made before, without computing anything."""
+
+from pathlib import Path
+
+from engine.errors import StudyError
+from engine.spec.study import load_study
+from flows import stages
+from flows.cases import case_of_study
+from flows.judging import Judgement
+from flows.progress import Reporter
+from flows.references import CaseRef, Placement, Solve
+from flows.run import Run
+from flows.telling import export_dose
+from storage.store import Store
+
+
+def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Solve, Judgement]:
+    study = load_study(study_file)
+    reference = stages.read(run, study, case_of_study(run, study.case, study_file.parent), study_file.parent)
+    placement = stages.place(run, study, reference)
+    influence = stages.dose(run, placement, stages.vary(study))
+    solve = stages.optimise(run, study, reference, placement, influence)
+    return reference, placement, solve, stages.judge(run, study, reference, placement, influence, solve)
+
+
+def _existing(store: Path) -> Store:
+    if not store.is_dir():
+        raise StudyError(f"there is no store {store}; run `nightbeam plan` first, or name the store with --store")
+    return Store(store)
+
+
+def tell_again(study_file: Path, store: Path, output: Path) -> Path:
+    """Write report and summary again; returns the path of the report.
+
+    Raises
+    ------
+    StudyError
+        If something the plan needs is not in the store.
+    """
+    with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
+        reference, placement, solve, judgement = _look_up(run, study_file)
+        return stages.tell(run, load_study(study_file), reference, placement, solve, judgement, output)
+
+
+def export_again(study_file: Path, store: Path, folder: Path) -> Path:
+    """Write the RT Dose again; returns the path of the file.
+
+    Raises
+    ------
+    StudyError
+        If something the plan needs is not in the store.
+    """
+    with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
+        reference, _, _, judgement = _look_up(run, study_file)
+        return export_dose(run, reference, judgement, folder)

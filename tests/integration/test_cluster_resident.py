@@ -1,0 +1,220 @@
+"""Rows that live on workers: the same bits as in one process, whatever happens to the workers."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import cluster.resident
+from cluster.open import open_cluster
+from cluster.resident import ResidentRows
+from engine.errors import ClusterError, DamagedObjectError
+from engine.geometry.bricks import BrickLayout
+from engine.model.grid import Grid
+from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredGeud
+from engine.optimise.group import GroupEvaluator, Term
+from engine.optimise.problem import LocalRows, Problem
+from engine.optimise.robust import n_smoothing_stage, smoothing
+from engine.optimise.solver import SolverOptions, solve
+from flows.work import REGIONS, StoredGroups
+from storage.influence import KIND, write_tiles
+from storage.store import Store
+from tests.dense_tiles import small_problem
+
+pytestmark = pytest.mark.cluster
+
+EDGE, N_BRICK = 4, 8
+PROBABILITY = np.array([0.5, 0.3, 0.2])
+FORMS = [("nominal", 0.0), ("expected", 0.0), ("composite_worst_case", 0.5), ("voxel_worst_case", 0.1)]
+TERMS = [
+    Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
+    Term("eud", 1, SquaredGeud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
+    Term("mean", 1, MeanDose(), 0.3, robust=False),
+]
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_problem(seed=9, n_group=4, block_sizes=(5, 7, 3), n_brick=N_BRICK)
+
+
+@pytest.fixture(scope="module")
+def groups(small, tmp_path_factory):
+    """Return the loader that studies use, for a store with the tiles of the small problem."""
+    store = Store(tmp_path_factory.mktemp("resident") / "store")
+    scenarios = []
+    for s, columns in enumerate(small.columns):
+        for b, (_, column) in enumerate(columns):
+            write_tiles(store, f"{s:016x}{b:016x}", column, {})
+        scenarios.append(tuple((first, f"{s:016x}{b:016x}") for b, (first, _) in enumerate(columns)))
+    store.write_arrays(REGIONS, "ab" * 16, {f"share_{n}": share for n, share in enumerate(small.shares)}, {})
+    layout = BrickLayout(Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (EDGE, EDGE, EDGE * N_BRICK)), EDGE)
+    assert (layout.n_brick, layout.brick_size) == (N_BRICK, small.brick_size)
+    return StoredGroups(store.folder, layout, small.bricks, tuple(scenarios), "ab" * 16)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with open_cluster("local", 2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def single_client():
+    with open_cluster("local", 1) as client:
+        yield client
+
+
+def bits(evaluation):
+    return (
+        evaluation.value,
+        evaluation.exact,
+        evaluation.gradient.tobytes(),
+        evaluation.term_values.tobytes(),
+    )
+
+
+def evaluated(rows, form, temperature):
+    weight = np.random.default_rng(81).uniform(0.0, 3.0, rows.n_beamlet)
+    return bits(Problem(rows, TERMS, form, PROBABILITY).evaluate(weight, temperature))
+
+
+def test_stored_groups_are_the_groups_in_memory(small, groups):
+    stored = LocalRows(groups(range(len(small.bricks))), small.n_beamlet)
+    for form, temperature in FORMS:
+        assert evaluated(stored, form, temperature) == evaluated(small.rows, form, temperature)
+
+
+@pytest.mark.parametrize(("form", "temperature"), FORMS)
+@pytest.mark.parametrize("workers", ["single_client", "client"])
+def test_one_process_one_worker_and_two_workers_give_the_same_bits(
+    small, groups, workers, form, temperature, request
+):
+    client = request.getfixturevalue(workers)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
+    assert resident.n_bytes() == sum(group.n_bytes for group in small.rows.groups)
+    assert resident.cpu_s() >= 0.0
+    resident.close()
+
+
+def test_the_sharing_out_of_groups_does_not_matter(small, groups, client):
+    for work in (np.array([1, 0, 0, 1000]), np.array([1000, 1, 1, 1]), np.zeros(4, np.int64)):
+        resident = ResidentRows(client, groups, work, small.n_beamlet)
+        assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
+
+
+def kill_one_worker(client):
+    pids = client.run(os.getpid)
+    os.kill(pids[sorted(pids)[0]], signal.SIGKILL)
+
+
+def test_a_worker_killed_between_evaluations_changes_nothing(small, groups, client):
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    before = evaluated(resident, "voxel_worst_case", 0.1)
+    kill_one_worker(client)
+    assert evaluated(resident, "voxel_worst_case", 0.1) == before
+    assert before == evaluated(small.rows, "voxel_worst_case", 0.1)
+
+
+def test_the_last_worker_killed_between_evaluations_changes_nothing(small, groups, single_client):
+    resident = ResidentRows(single_client, groups, small.work, small.n_beamlet)
+    before = evaluated(resident, "expected", 0.0)
+    kill_one_worker(single_client)
+    assert evaluated(resident, "expected", 0.0) == before
+
+
+def test_what_is_asked_after_the_evaluations_survives_a_killed_worker(small, groups, client):
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    kill_one_worker(client)
+    assert resident.cpu_s() >= 0.0
+    kill_one_worker(client)
+    assert resident.n_bytes() == sum(group.n_bytes for group in small.rows.groups)
+
+
+def deadly(groups, where, marker, group_that_kills):
+    """Return a loader whose worker dies once at a place in the work on one group, or always without a marker."""
+
+    def die():
+        if marker is not None:
+            if marker.exists():
+                return
+            marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class Deadly(GroupEvaluator):
+        def sums(self, *args):
+            if where == "sums":
+                die()
+            return super().sums(*args)
+
+        def gradient(self, *args):
+            if where == "gradient":
+                die()
+            return super().gradient(*args)
+
+    def load(numbers):
+        if where == "load" and group_that_kills in numbers:
+            die()
+        loaded = groups(numbers)
+        return [
+            Deadly(group.scenarios, group.regions) if number == group_that_kills else group
+            for number, group in zip(numbers, loaded, strict=True)
+        ]
+
+    return load
+
+
+@pytest.mark.parametrize("where", ["load", "sums", "gradient"])
+def test_a_worker_that_dies_during_an_evaluation_changes_nothing(small, groups, client, tmp_path, where):
+    marker = tmp_path / "died"
+    resident = ResidentRows(client, deadly(groups, where, marker, 2), small.work, small.n_beamlet)
+    for form, temperature in FORMS:
+        assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
+    assert marker.exists()
+
+
+def test_a_solve_during_which_a_worker_dies_ends_with_the_same_bits(small, groups, client, tmp_path):
+    def solved(rows, after_ten):
+        problem = Problem(rows, TERMS, "composite_worst_case", PROBABILITY)
+        n = 0
+
+        def evaluate(weight, temperature):
+            nonlocal n
+            n += 1
+            if n == 10:
+                after_ten()
+            return problem.evaluate(weight, temperature)
+
+        result = solve(
+            evaluate,
+            np.ones(small.n_beamlet),
+            n_smoothing_stage(problem.form),
+            lambda stage, at: smoothing(problem.form, stage, at.exact, 6.0),
+            SolverOptions(40, 1e-12),
+        )
+        return result.weight.tobytes(), result.history.tobytes()
+
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    assert solved(resident, lambda: kill_one_worker(client)) == solved(small.rows, lambda: None)
+
+
+def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch):
+    monkeypatch.setattr(cluster.resident, "_MAX_REBUILDS", 1)
+    resident = ResidentRows(client, deadly(groups, "sums", None, 2), small.work, small.n_beamlet)
+    with pytest.raises(ClusterError, match="resident tiles were lost"):
+        evaluated(resident, "expected", 0.0)
+
+
+def test_a_damaged_tile_is_named_by_the_worker_and_not_tried_again(small, groups, client):
+    digest = groups.scenarios[1][0][1]
+    path = Store(groups.store).arrays_path(KIND, digest)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-5])
+    try:
+        with pytest.raises(DamagedObjectError) as caught:
+            ResidentRows(client, groups, small.work, small.n_beamlet)
+    finally:
+        path.write_bytes(raw)
+    assert (caught.value.kind, caught.value.digest) == (KIND, digest)

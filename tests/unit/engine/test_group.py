@@ -1,0 +1,75 @@
+"""One reduction group: regions, partial sums, its part of the gradient."""
+
+import numpy as np
+import pytest
+
+from engine.influence.rows import rows_of_columns
+from engine.optimise.functions import MeanDose, SquaredOverdose
+from engine.optimise.group import GroupEvaluator, RegionRows, Term, regions_of_group
+from tests.dense_tiles import small_problem
+
+WEIGHT = np.random.default_rng(21).uniform(0.0, 5.0, 7)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return small_problem()
+
+
+def whole(problem):
+    n_brick = problem.dense[0].shape[0] // problem.brick_size
+    return GroupEvaluator(
+        [rows_of_columns(columns, 0, n_brick, problem.brick_size) for columns in problem.columns],
+        regions_of_group(problem.shares, 0, n_brick * problem.brick_size),
+    )
+
+
+def test_regions_are_cut_without_loss(problem):
+    n_row = problem.shares[0].size
+    parts = [regions_of_group(problem.shares, first, 64) for first in range(0, n_row, 64)]
+    for number, share in enumerate(problem.shares):
+        again = np.zeros(n_row)
+        for part, first in zip(parts, range(0, n_row, 64), strict=True):
+            again[part[number].row + first] = part[number].share
+        assert (again == share).all()
+
+
+def test_the_sums_are_those_of_the_dense_doses(problem):
+    terms = [Term("m", 0, MeanDose(), 1.0), Term("o", 1, SquaredOverdose(dose_gy=2.0), 3.0, robust=False)]
+    sums = whole(problem).sums(WEIGHT, terms, 3, None)
+    assert sums.shape == (2, 3)
+    for scenario, dense in enumerate(problem.dense):
+        # Rounding of sums of some hundred terms.
+        assert sums[0, scenario] == pytest.approx(problem.shares[0].astype(float) @ (dense @ WEIGHT), rel=1e-12)
+    excess_gy = np.maximum(problem.dense[0] @ WEIGHT - 2.0, 0.0)
+    assert sums[1, 0] == pytest.approx(problem.shares[1].astype(float) @ excess_gy**2, rel=1e-12)
+    # What is not robust is judged in the nominal scenario alone.
+    assert not sums[1, 1:].any()
+
+
+def test_only_the_scenarios_in_use_are_computed(problem):
+    assert whole(problem).sums(WEIGHT, [Term("m", 0, MeanDose(), 1.0)], 1, None).shape == (1, 1)
+
+
+def test_the_gradient_of_a_mean_is_the_share_of_the_columns(problem):
+    group, terms = whole(problem), [Term("m", 0, MeanDose(), 1.0)]
+    totals = group.sums(WEIGHT, terms, 3, None)
+    factor = np.array([[0.2, 0.5, 0.3]])
+    gradient = group.gradient(7, terms, factor, totals, None)
+    expected = sum(p * (problem.shares[0].astype(float) @ dense) for p, dense in zip(factor[0], problem.dense, strict=True))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_a_group_without_rows_of_a_region_adds_nothing(problem):
+    nowhere = RegionRows(np.empty(0, np.int32), np.empty(0))
+    group = GroupEvaluator(whole(problem).scenarios, [nowhere])
+    terms = [Term("m", 0, MeanDose(), 1.0)]
+    for temperature_gy in (None, 0.1):
+        totals = group.sums(WEIGHT, terms, 3, temperature_gy)
+        assert not totals.any()
+        assert not group.gradient(7, terms, np.ones_like(totals), totals, temperature_gy).any()
+
+
+def test_the_bytes_are_those_of_all_scenarios(problem):
+    group = whole(problem)
+    assert group.n_bytes == sum(rows.n_bytes for rows in group.scenarios) > 0
