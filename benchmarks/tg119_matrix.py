@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def span(runs: list[Figures], *path: str, digits: int = 2, factor: float = 1.0) 
 def compare_doses(folder: Path) -> Figures:
     """Return how the doses of unit weights agree: in the target, and along the first beam's central axis.
 
-    Ratios are nightbeam's Gy per 1e9 photons/mm² over the peer's Gy per its weight: only their constancy means something.
+    Ratios are nightbeam's Gy per 1e9 photons/mm² over the peer's Gy per its own weight: that they are constant is
+    all that counts.
     """
     problem = read_problem(folder / "geometry.npz")
     with np.load(folder / "nightbeam_dose.npz") as stored:
@@ -95,10 +97,12 @@ def compare_doses(folder: Path) -> Figures:
     for beam, columns in enumerate(problem.peer_column):
         of_beam[columns, beam] = 1.0
     theirs_gy = (matrix @ of_beam).T.reshape(ours_gy.shape).astype(np.float64)
-    ratio = ours_gy.sum(axis=0)[problem.target] / theirs_gy.sum(axis=0)[problem.target]
-    scale = float(ours_gy.sum(axis=0)[problem.target].mean() / theirs_gy.sum(axis=0)[problem.target].mean())
+    ours_sum_gy, theirs_sum_gy = ours_gy.sum(axis=0), theirs_gy.sum(axis=0)
+    ratio = ours_sum_gy[problem.target] / theirs_sum_gy[problem.target]
+    scale = float(ours_sum_gy[problem.target].mean() / theirs_sum_gy[problem.target].mean())
+    body = theirs_sum_gy > 0.0
     x_mm, y_mm, z_mm = problem.layout.grid.centres_mm_xyz
-    x, y, z = problem.beams[0].isocentre_mm
+    x, _, z = problem.beams[0].isocentre_mm
     column = (slice(None), int(np.abs(x_mm - x).argmin()))
     at_z = int(np.abs(z_mm - z).argmin())
     ours_line_gy, theirs_line_gy = (dose[0, at_z][column] for dose in (ours_gy, theirs_gy))
@@ -114,64 +118,47 @@ def compare_doses(folder: Path) -> Figures:
     return {
         "target_mean_ratio": scale,
         "target_voxel_ratio_spread": float(ratio.std() / ratio.mean()),
-        "correlation_in_body": float(
-            np.corrcoef(ours_gy.sum(axis=0)[theirs_gy.sum(axis=0) > 0], theirs_gy.sum(axis=0)[theirs_gy.sum(axis=0) > 0])[0, 1]
-        ),
+        "correlation_in_body": float(np.corrcoef(ours_sum_gy[body], theirs_sum_gy[body])[0, 1]),
         "first_beam_axis_ratio_over_target_ratio_by_depth_mm": along,
     }  # fmt: skip
 
 
 def ratios_table(peer: list[Figures], ours: list[Figures], thinned: list[Figures]) -> list[str]:
-    """Return the comparison, ratios first; every ratio is the peer's figure over nightbeam's, of the least values."""
+    """Return the comparison, ratios first: the peer's figure over nightbeam's, each the least of all runs."""
     lines = [
-        "| figure | peer ÷ nightbeam | peer ÷ nightbeam, its default threshold | peer | nightbeam | nightbeam, threshold 1e-4 |",
+        "| figure | peer ÷ nightbeam | peer ÷ nightbeam at 1e-4 | peer | nightbeam | nightbeam at 1e-4 |",
         "|---|---|---|---|---|---|",
     ]
 
-    def row(name: str, theirs: float, exact: float, thin: float, form: str) -> None:
-        cells = "".join(f" {value:{form}} |" for value in (theirs, exact, thin))
-        lines.append(f"| {name} | **{theirs / exact:.1f}** | {theirs / thin:.1f} |{cells}")
-
-    def both(name: str, path: tuple[str, ...], their_path: tuple[str, ...], form: str) -> None:
-        row(name, least(peer, *their_path), least(ours, *path), least(thinned, *path), form)
+    def row(name: str, figures: Sequence[float], form: str) -> None:
+        theirs, exact, thin = figures
+        cells = " | ".join(f"{figure:{form}}" for figure in figures)
+        lines.append(f"| {name} | **{theirs / exact:.1f}** | {theirs / thin:.1f} | {cells} |")
 
     def ready_s(runs: list[Figures], when: str) -> float:
         """Return the CPU seconds until nightbeam's matrix can be multiplied: rows are cut out of the tiles."""
         return least(runs, "influence_s", when, "total") + least(runs, "influence_s", "rows")
 
-    for when, note in (("second", "second in a process"), ("first", "first in a process, compiled before")):
-        theirs_s = least(peer, "influence_s", when)
-        row(f"matrix, {note}, CPU s", theirs_s, ready_s(ours, when), ready_s(thinned, when), ".2f")
-    per_entry = [
-        least(peer, "influence_s", "second") / least(peer, "matrix", "n_nonzero"),
-        *(ready_s(runs, "second") / least(runs, "matrix", "n_entry") for runs in (ours, thinned)),
+    spent_s: list[float] = []
+    for when, note in (("first", "first in a process, compiled before"), ("second", "second in a process")):
+        spent_s = [least(peer, "influence_s", when), *(ready_s(runs, when) for runs in (ours, thinned))]
+        row(f"matrix, {note}, CPU s", spent_s, ".2f")
+    entries = [
+        least(peer, "matrix", "n_nonzero"),
+        *(least(runs, "matrix", "n_entry") for runs in (ours, thinned)),
     ]
-    row("second, per entry, ns", *(1e9 * value for value in per_entry), ".1f")
-    row("entries, 10⁶", *(1e-6 * least(*of) for of in _paths(peer, ours, thinned, "n_entry")), ".2f")
-    row("memory, 10⁶ bytes", *(1e-6 * least(*of) for of in _paths(peer, ours, thinned, "bytes")), ".1f")
-    byte = [least(*of) for of in _paths(peer, ours, thinned, "bytes")]
-    entry = [least(*of) for of in _paths(peer, ours, thinned, "n_entry")]
-    row("bytes per entry", *(b / n for b, n in zip(byte, entry, strict=True)), ".2f")
-    for name, key in (("D w", "forward_s"), ("Dᵀ g", "adjoint_s")):
-        path = ("products", key, "least")
-        both(f"{name}, CPU s", path, path, ".4f")
-    row(
-        "D w + Dᵀ g, CPU s",
-        *(
-            sum(least(runs, "products", key, "least") for key in ("forward_s", "adjoint_s"))
-            for runs in (peer, ours, thinned)
-        ),
-        ".4f",
-    )
-    both("peak memory, MiB", ("peak_memory_mib",), ("peak_memory_mib",), ".0f")
+    n_byte = [least(runs, "matrix", "bytes") for runs in (peer, ours, thinned)]
+    row("the same per entry, ns", [1e9 * s / n for s, n in zip(spent_s, entries, strict=True)], ".1f")
+    row("entries, 10⁶", [1e-6 * n for n in entries], ".2f")
+    row("memory of the matrix, 10⁶ bytes", [1e-6 * n for n in n_byte], ".1f")
+    row("bytes per entry", [n / of for n, of in zip(n_byte, entries, strict=True)], ".2f")
+    keys = ("forward_s", "adjoint_s")
+    products = [[least(runs, "products", key, "least") for key in keys] for runs in (peer, ours, thinned)]
+    row("D w, CPU s", [forward for forward, _ in products], ".4f")
+    row("Dᵀ g, CPU s", [adjoint for _, adjoint in products], ".4f")
+    row("D w + Dᵀ g, CPU s", [sum(pair) for pair in products], ".4f")
+    row("peak memory, MiB", [least(runs, "peak_memory_mib") for runs in (peer, ours, thinned)], ".0f")
     return lines
-
-
-def _paths(
-    peer: list[Figures], ours: list[Figures], thinned: list[Figures], figure: str
-) -> list[tuple[Any, ...]]:
-    theirs = "n_nonzero" if figure == "n_entry" else figure
-    return [(peer, "matrix", theirs), (ours, "matrix", figure), (thinned, "matrix", figure)]
 
 
 def own_table(ours: list[Figures], thinned: list[Figures]) -> list[str]:

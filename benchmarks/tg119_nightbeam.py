@@ -59,10 +59,9 @@ def build(
     columns: list[tuple[int, TileColumn]] = []
     first = 0
     for beam, beamlets in zip(problem.beams, problem.beamlets, strict=True):
-        no_shift = (0.0, 0.0, 0.0)
         view, geometry_s = timed(
             lambda b=beam, n=beamlets: engine.view(  # type: ignore[misc]
-                problem.patient, problem.layout, problem.active, b, no_shift, n
+                problem.patient, problem.layout, problem.active, b, (0.0, 0.0, 0.0), n
             )
         )
         tiles, tiles_s = timed(
@@ -155,7 +154,7 @@ def scipy_products(problem: Problem, groups: list[RowGroup]) -> dict[str, Any]:
     weight = random.random(problem.n_beamlet).astype(np.float32)
     gradient = random.random(problem.layout.n_row).astype(np.float32)
     by_row = triplets.tocsr()
-    forward_s = spread(lambda: by_row @ weight)
+    forward_s = spread(lambda matrix=by_row: matrix @ weight)
     dose_gy = by_row @ weight
     exact = np.concatenate([group.dose(weight.astype(np.float64)) for group in groups])
     begin = groups[0].first_brick * problem.layout.brick_size
@@ -184,7 +183,7 @@ def measure(problem: Problem, threshold_fraction: float, dose_file: Path | None)
     engine = PhotonPencilBeam(MACHINES["generic-6mv"], LATERAL_CUTOFF_MM, threshold_fraction)
     first_s = build(problem, engine)[1]
     columns, second_s = build(problem, engine)
-    groups, rows_s = timed(lambda: group_rows(problem, columns))
+    groups, rows_s = timed(lambda tiles=columns: group_rows(problem, tiles))
     figures = {
         "influence_s": {"first": first_s, "second": second_s, "rows": rows_s},
         "matrix": {

@@ -1,16 +1,23 @@
 """Open a cluster: local processes, or a scheduler that already runs."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import dask
 from distributed import Client, LocalCluster
+from distributed.comm.core import connect
 
 from engine.errors import ClusterError
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
+
+
+_TRIM_BYTES = 1 << 32
 
 
 @contextmanager
@@ -32,6 +39,9 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
     # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if where == "local":
+        # Dask has workers give every freed 64 KiB back to the system, at once; our arrays of some MiB come and go, and
+        # the page faults cost more system time than the kernels (docs/benchmarks.md).
+        dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _TRIM_BYTES})
         with (
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=n_worker or len(os.sched_getaffinity(0)),
@@ -48,6 +58,9 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
             yield client
         return
     try:
+        # A thread of its own, because the caller may run inside an event loop.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(asyncio.run, _shake_hands(where)).result()
         client = Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler answers at {where} ({error}); check the address") from error
@@ -55,3 +68,10 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
         if not client.scheduler_info()["workers"]:
             raise ClusterError(f"the scheduler at {where} has no workers; start some and try again")
         yield client
+
+
+async def _shake_hands(where: str) -> None:
+    """Connect once under a limit: `Client` itself waits without end for a peer that takes connections and is silent."""
+    async with asyncio.timeout(CONNECT_S):
+        comm = await connect(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+        comm.abort()

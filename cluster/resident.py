@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
+_WORKER_WAIT_S = 60
+_LOOK_S = 1.0
 
 
 class GroupLoader(Protocol):
@@ -89,7 +91,7 @@ class ResidentRows:
     def __init__(self, client: Client, load: GroupLoader, work: I64, n_beamlet: int) -> None:
         self.n_beamlet = n_beamlet
         self._client, self._load, self._work = client, load, work
-        self._actors: list[Any] = []
+        self._actors: list[tuple[Any, Any]] = []
         self._persist(lambda: None)
 
     def close(self) -> None:
@@ -98,17 +100,17 @@ class ResidentRows:
 
     def n_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
-        return sum(self._persist(lambda: [actor.n_bytes().result() for actor in self._actors]))
+        return sum(self._persist(lambda: self._ask("n_bytes")))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that the actors spent on evaluations; those of lost workers are not known."""
-        return float(sum(self._persist(lambda: [actor.cpu_s().result() for actor in self._actors])))
+        return float(sum(self._persist(lambda: self._ask("cpu_s"))))
 
     def sums(
         self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
     ) -> list[F64]:
         """Return `GroupEvaluator.sums` of every group, in group order."""
-        return self._persist(lambda: self._ask("sums", weight, terms, used, voxel_temperature_gy))
+        return self._persist(lambda: self._ask_parts("sums", weight, terms, used, voxel_temperature_gy))
 
     def gradients(
         self,
@@ -121,14 +123,18 @@ class ResidentRows:
     ) -> list[F64]:
         """Return `GroupEvaluator.gradient` of every group for the doses of ``weight``, in group order."""
         return self._persist(
-            lambda: self._ask("gradients", self.n_beamlet, terms, factor, totals, voxel_temperature_gy),
+            lambda: self._ask_parts("gradients", self.n_beamlet, terms, factor, totals, voxel_temperature_gy),
             # New actors have formed no doses yet.
-            after_loss=lambda: self._ask("sums", weight, terms, used, voxel_temperature_gy),
+            after_loss=lambda: self._ask_parts("sums", weight, terms, used, voxel_temperature_gy),
         )
 
-    def _ask(self, method: str, *arguments: Any) -> list[F64]:
-        answers = [getattr(actor, method)(*arguments) for actor in self._actors]
-        return [part for answer in answers for part in answer.result()]
+    def _ask_parts(self, method: str, *arguments: Any) -> list[F64]:
+        return [part for parts in self._ask(method, *arguments) for part in parts]
+
+    def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Ask all actors at once and return their answers in their order."""
+        answers = [(getattr(actor, method)(*arguments), future) for actor, future in self._actors]
+        return [_wait(answer, future) for answer, future in answers]
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
         last: Exception | None = None
@@ -148,10 +154,7 @@ class ResidentRows:
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS} times in a row ({last})") from last
 
     def _build(self) -> None:
-        self._client.wait_for_workers(1, timeout=60)
-        workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
-        if not workers:
-            raise RuntimeError("the last worker has just left")
+        workers = self._workers()
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
         done = np.cumsum(self._work) / max(1, int(self._work.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
@@ -172,4 +175,28 @@ class ResidentRows:
                         retries=0,
                     )
                 )
-        self._actors = [future.result() for future in futures]
+        self._actors = [(future.result(), future) for future in futures]
+
+    def _workers(self) -> list[str]:
+        """Return the workers that the scheduler knows now; where the last one has left, wait for the next."""
+        for _ in range(_WORKER_WAIT_S):
+            workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+            if workers:
+                return workers
+            time.sleep(1.0)
+        raise ClusterError(f"no worker came back within {_WORKER_WAIT_S} s; look at the workers' logs")
+
+
+def _wait(answer: Any, future: Any) -> Any:
+    """Return an actor's answer, looking now and then whether the actor is still there.
+
+    An answer that was on its way when its worker died sometimes never comes, nor any error.
+    """
+    while True:
+        try:
+            return answer.result(timeout=_LOOK_S)
+        except TimeoutError:
+            if answer.done():
+                raise
+            if future.status != "finished":
+                raise RuntimeError(f"a worker with resident tiles was lost ({future.status})") from None

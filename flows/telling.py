@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.model.arrays import F64
 from engine.model.case import PatientPosition
+from engine.evaluate.robustness import DvhBand
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -36,6 +37,8 @@ from storage.digest import digest_of_array, digest_of_code
 
 RT_PLAN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.5"
 _SHOWN_EVALUATIONS = 2000
+_LEAST_DRAWN_CC = 0.1
+"""Smaller structures that the study does not name are markers: their curves would only hide the others."""
 
 
 def write_results(
@@ -49,7 +52,7 @@ def write_results(
 ) -> Path:
     """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
     summary = plan_summary(run, study, reference, placement, solve, judgement)
-    report = write_plan_report(summary, reference.case, judgement.dose_gy, judgement.bands, output)
+    report = write_plan_report(summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output)
     np.savez_compressed(
         output / "weights.npz",
         weight=judgement.weight,
@@ -60,6 +63,23 @@ def write_results(
     )
     export_dose(run, reference, judgement, output / "dicom")
     return report
+
+
+def bands_to_draw(study: Study, judgement: Judgement) -> list[DvhBand]:
+    """Return the curves worth drawing: those the study names, and others that are no mere markers."""
+    named = {name for _, name in study.structure_names()}
+    volume_cc = {row.name: row.volume_cc for row in judgement.evaluations[0].statistics}
+    return [b for b in judgement.bands if b.structure in named or volume_cc[b.structure] >= _LEAST_DRAWN_CC]
+
+
+def study_notes(study: Study) -> tuple[str, ...]:
+    """Return what a reader should know of the study's choices."""
+    if study.dose.grid_mm < study.beams.beamlet_mm:
+        return ()
+    return (
+        f"the optimiser's grid ({study.dose.grid_mm:g} mm) is not finer than the beamlets "
+        f"({study.beams.beamlet_mm:g} mm): dose between its points was left to chance; use a smaller dose.grid_mm",
+    )
 
 
 def export_dose(run: Run, reference: CaseRef, judgement: Judgement, folder: Path) -> Path:
@@ -133,7 +153,7 @@ def plan_summary(
         grid_comparison=judgement.grid_comparison,
         convergence=convergence(study, solve),
         provenance=provenance_summary(run, study, reference, {"solve": solve.digest}),
-        notes=case.notes,
+        notes=(*study_notes(study), *case.notes),
     )
 
 

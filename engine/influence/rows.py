@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from engine._jit import kernel
+from engine._vector import add_scaled_8, dot_8
 from engine.geometry.bricks import MINI_SIZE
 from engine.model.arrays import F32, F64, I32, I64, U16
 from engine.model.influence import TileColumn
@@ -91,9 +92,7 @@ def _forward(
             if gy == 0.0:
                 continue
             for i in range(segment_begin[segment], segment_begin[segment + 1]):
-                row = first + np.int64(mini[i]) * 8
-                for k in range(8):
-                    dose_gy[row + k] += gy * value[i, k]
+                add_scaled_8(dose_gy, first + np.int64(mini[i]) * 8, gy, value, i)
 
 
 @kernel
@@ -105,18 +104,7 @@ def _adjoint(
     for brick in range(brick_begin.size - 1):
         first = brick * brick_size
         for segment in range(brick_begin[brick], brick_begin[brick + 1]):
-            s0, s1, s2, s3, s4, s5, s6, s7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for i in range(segment_begin[segment], segment_begin[segment + 1]):
-                row = first + np.int64(mini[i]) * 8
-                s0 += row_gradient[row] * value[i, 0]
-                s1 += row_gradient[row + 1] * value[i, 1]
-                s2 += row_gradient[row + 2] * value[i, 2]
-                s3 += row_gradient[row + 3] * value[i, 3]
-                s4 += row_gradient[row + 4] * value[i, 4]
-                s5 += row_gradient[row + 5] * value[i, 5]
-                s6 += row_gradient[row + 6] * value[i, 6]
-                s7 += row_gradient[row + 7] * value[i, 7]
-            total = ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
+            total = dot_8(row_gradient, first, mini, value, segment_begin[segment], segment_begin[segment + 1])
             weight_gradient[beamlet[segment]] += total * scale[segment]
 
 

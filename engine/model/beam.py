@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.model.arrays import I32, I64, F64
 
 
@@ -63,4 +65,4 @@ class BeamletGrid:
 
     def centres_mm(self) -> tuple[F64, F64]:
         """Return beamlet centres along the collimator axes x and y, two arrays of shape (n_beamlet,)."""
-        return self.column * self.size_mm[0], self.row * self.size_mm[1]
+        return self.column.astype(np.float64) * self.size_mm[0], self.row.astype(np.float64) * self.size_mm[1]

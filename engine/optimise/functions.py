@@ -22,7 +22,7 @@ _SMALLEST_EXPONENT = 0.01
 
 
 class _Function(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def value(self, total: float) -> float:
         """Return the value from the sum over all voxels."""

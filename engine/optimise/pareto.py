@@ -27,5 +27,4 @@ def dominated(values: F64) -> Bool:
     """
     no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
     better = (values[:, None, :] < values[None, :, :]).any(axis=2)
-    result: Bool = (no_worse & better).any(axis=0)
-    return result
+    return np.asarray((no_worse & better).any(axis=0), dtype=np.bool_)

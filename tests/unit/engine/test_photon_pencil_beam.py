@@ -10,6 +10,7 @@ from scipy.special import erf
 
 from engine.dose.engine import Patient
 from engine.dose.photon_pencil_beam import PHOTONS_PER_WEIGHT, PhotonPencilBeam
+from engine.dose.photon_pencil_beam_loss import cut_reach_mm
 from engine.dose.photon_pencil_beam_view import BeamView
 from engine.errors import DoseError
 from engine.geometry.bricks import MINI_SIZE, BrickLayout
@@ -127,7 +128,8 @@ def test_every_tile_holds_the_slow_twin_s_dose_within_half_a_count() -> None:
         # Half a count, and rounding of float32.
         assert np.all(np.abs(found - exact) <= 0.5 / 65535.0 * largest + 1e-6 * largest)
         volume = LAYOUT.to_volume(matrix[:, number])
-        np.testing.assert_allclose(volume, twin[number], atol=1e-5 * peak + 0.5 / 65535.0 * peak, rtol=0.0)
+        # The table of the normal distribution misses up to 3.4e-6 at each of four edges.
+        np.testing.assert_allclose(volume, twin[number], atol=(1.4e-5 + 0.5 / 65535.0) * peak, rtol=0.0)
 
 
 def test_tiles_keep_exactly_the_mini_blocks_within_cut_off_and_above_threshold() -> None:
@@ -164,7 +166,8 @@ def test_entries_above_the_threshold_are_counted() -> None:
 
 
 def test_tiles_do_not_depend_on_which_blocks_are_computed_together() -> None:
-    engine, beamlets = _engine(25.0, 1e-4), _beamlets(half=5, edge=3)
+    # 4.7 mm has no exact binary form, so edges would round differently if counted from another first column.
+    engine, beamlets = _engine(25.0, 1e-4), _beamlets(half=5, size_mm=4.7, edge=3)
     view = engine.view(_patient(), LAYOUT, _body(), DOWN, NO_SHIFT, beamlets)
     together = engine.tile_columns(view, beamlets, range(beamlets.n_block), 1.0)
     backwards = engine.tile_columns(view, beamlets, range(beamlets.n_block - 1, -1, -1), 1.0)[::-1]
@@ -195,7 +198,8 @@ def test_density_factor_equals_a_patient_of_scaled_density(factor: float) -> Non
     np.testing.assert_allclose(
         scaled, dense, rtol=2e-5
     )  # Rounding of depths of some 50 mm, near the steep surface.
-    assert np.abs(scaled / engine.forward(_view(engine), beamlets, weight, 1.0) - 1.0)[_body()].max() > 1e-3
+    unscaled = engine.forward(_view(engine), beamlets, weight, 1.0)
+    assert np.abs(scaled - unscaled).max() > 1e-3 * unscaled.max()
 
 
 def test_setup_shift_equals_a_patient_who_lies_elsewhere() -> None:
@@ -285,6 +289,37 @@ def test_tiles_never_lack_more_than_the_stated_bound(
     assert lost.max() <= bound + rounding
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    gantry=st.floats(0.0, 360.0),
+    couch=st.floats(0.0, 360.0),
+    cutoff_mm=st.floats(15.0, 40.0),
+    size_mm=st.floats(2.0, 8.0),
+    away_mm=st.tuples(st.floats(-150.0, 150.0), st.floats(-150.0, 150.0), st.floats(-150.0, 150.0)),
+)
+def test_no_voxel_is_nearer_to_a_beamlet_that_is_cut_off_there_than_the_bound_says(
+    gantry: float, couch: float, cutoff_mm: float, size_mm: float, away_mm: tuple[float, float, float]
+) -> None:
+    beam, beamlets = Beam("b", gantry, couch, 0.0, away_mm, 1000.0), _beamlets(half=9, size_mm=size_mm)
+    view = _view(_engine(), beam=beam)
+    radius_mm, nearest_mm, farthest_mm = cut_reach_mm(beam, "HFS", GRID, beamlets.size_mm, cutoff_mm)
+    centres = beamlets.centres_mm()
+    cut = (
+        np.hypot(*(p.mean(axis=1)[:, None] - c for p, c in zip((view.x, view.y), centres, strict=True)))
+        > cutoff_mm
+    )
+    outside = [
+        np.maximum(np.abs(p[:, None, :] - c[None, :, None]) - size_mm / 2, 0.0)
+        for p, c in zip((view.x, view.y), centres, strict=True)
+    ]
+    apart_mm = np.hypot(*outside).min(axis=2)
+    if cut.any():
+        assert apart_mm[cut].min() >= radius_mm - 1e-3
+    distance_mm = beam.sad_mm / np.sqrt(view.factor[view.factor > 0.0])
+    assert nearest_mm - 1e-2 <= distance_mm.min()
+    assert distance_mm.max() <= farthest_mm + 1e-2
+
+
 def _lost_gy(engine: PhotonPencilBeam, beam: Beam, beamlets: BeamletGrid, weight: F64) -> tuple[F64, F64]:
     near = engine.view(_patient(), LAYOUT, _body(), beam, NO_SHIFT, beamlets)
     columns = engine.tile_columns(near, beamlets, range(beamlets.n_block), 1.0)
@@ -294,7 +329,7 @@ def _lost_gy(engine: PhotonPencilBeam, beam: Beam, beamlets: BeamletGrid, weight
     return exact_gy - matrix_gy, exact_gy
 
 
-@pytest.mark.parametrize(("cutoff_mm", "threshold"), [(15.0, 0.0), (15.0, 1e-4), (25.0, 1e-3), (500.0, 1e-3)])
+@pytest.mark.parametrize(("cutoff_mm", "threshold"), [(25.0, 0.0), (25.0, 1e-4), (35.0, 1e-3), (500.0, 1e-3)])
 def test_stated_bound_is_near_enough_to_be_of_use(cutoff_mm: float, threshold: float) -> None:
     engine, beamlets = _engine(cutoff_mm, threshold), _beamlets(half=3)
     weight = np.ones(beamlets.n_beamlet)
@@ -319,10 +354,9 @@ def test_depths_beyond_the_kernel_fall_exponentially_and_beyond_the_tables_are_r
     view = engine.view(water, layout, _body(layout), beam, NO_SHIFT, None)
     dose = layout.to_volume(engine.forward(view, beamlet, np.ones(beamlet.n_beamlet), 1.0))[0, :, 0]
     falling = dose[1:] / dose[:-1]
-    deep = falling[41:58]
-    assert np.ptp(deep) < 1e-4
-    # 6 MV falls by 3 to 5 % in 10 mm; the last part that the kernel knows is continued.
-    assert deep.mean() == pytest.approx(falling[30:38].mean(), abs=0.005)
+    # 6 MV falls by 3 to 5 % in 10 mm, slower as the wide Gaussians take over: no step, no level at 400 mm.
+    assert falling[41:58].mean() == pytest.approx(falling[30:38].mean(), abs=0.005)
+    assert np.abs(np.diff(falling[30:58])).max() < 0.002
     with pytest.raises(DoseError, match="depth of 608 mm"):
         engine.forward(view, beamlet, np.ones(beamlet.n_beamlet), 1.04)
     with pytest.raises(DoseError, match="tables"):

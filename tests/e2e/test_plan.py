@@ -1,0 +1,149 @@
+"""The command from a study to a report, and what happens when it is run again, changed, killed or damaged."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from tests.e2e.small_study import STUDY, command, kill_when, processes_of, plan, run, tiles, write_study
+
+pytestmark = [pytest.mark.cluster, pytest.mark.prefect]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return folder, store and weights of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, folder / "store", plan(folder, folder / "store")
+
+
+def test_a_plan_ends_with_report_summary_weights_and_dose(finished):
+    folder, _, weight = finished
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert "Research use only" in (folder / "out" / "report.html").read_text()
+    assert summary["goals"][0]["value"] == pytest.approx(20.0, rel=1e-4)  # normalised to it
+    assert (weight >= 0.0).all()
+    assert (weight > 0.0).any()
+    (dose_file,) = (folder / "out" / "dicom").glob("RTDOSE*.dcm")
+    dose = pydicom.dcmread(dose_file)
+    largest_gy = float(dose.pixel_array.max()) * float(dose.DoseGridScaling)
+    body = next(s for s in summary["volumes"] if s["name"] == "BODY")
+    assert largest_gy == pytest.approx(body["max_gy"], rel=0.05)  # the CT grid samples the dose grid
+
+
+def test_the_same_command_again_computes_no_tile_and_repeats_no_solve(finished):
+    folder, store, weight = finished
+    before = tiles(store)
+    begin_s = time.monotonic()
+    again = plan(folder, store)
+    assert time.monotonic() - begin_s < 60.0
+    assert tiles(store) == before
+    np.testing.assert_array_equal(again, weight)
+
+
+def test_a_changed_objective_recomputes_no_dose(finished, tmp_path):
+    _, store, weight = finished
+    before = tiles(store)
+    changed = plan(tmp_path, store, STUDY.replace("dose_gy = 8.0", "dose_gy = 6.0"))
+    assert tiles(store) == before
+    assert not np.array_equal(changed, weight)
+
+
+def test_a_changed_beam_recomputes_only_that_beam(finished, tmp_path):
+    _, store, _ = finished
+    before = tiles(store)
+    plan(tmp_path, store, STUDY.replace("[0, 90, 200]", "[0, 95, 200]"))
+    after = tiles(store)
+    assert before.items() <= after.items()
+    n_scenario, n_beam = 7, 3
+    # Each beam has as many blocks in each scenario; the changed one may have another number.
+    assert 0 < len(after) - len(before) <= 2 * len(before) / n_beam
+    assert (len(after) - len(before)) % n_scenario == 0
+
+
+def test_one_worker_gives_the_same_bits_as_two(finished, tmp_path):
+    np.testing.assert_array_equal(plan(tmp_path, tmp_path / "store", STUDY, "--workers", "1"), finished[2])
+
+
+@pytest.mark.parametrize("moment", ["dose", "optimise"])
+def test_a_killed_run_ends_with_the_same_bits(finished, tmp_path, moment):
+    store = tmp_path / "store"
+
+    def reached() -> bool:
+        if moment == "dose":
+            return len(tiles(store)) >= 5 if store.exists() else False
+        return any(path.stat().st_size > 10_000 for path in store.glob("solve_log/*.log"))
+
+    kill_when(command("plan", write_study(tmp_path), store, tmp_path / "out"), reached)
+    before = tiles(store)
+    weight = plan(tmp_path, store)
+    np.testing.assert_array_equal(weight, finished[2])
+    assert before.items() <= tiles(store).items()
+    # Neither the server nor the workers of the killed run are left.
+    assert processes_of(store) == []
+
+
+def test_damaged_tiles_are_named_and_made_again(finished, tmp_path):
+    folder, store, weight = finished
+    victim = sorted((store / "influence").rglob("*.zip"))[3]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    victim.write_bytes(content)
+    # Another objective, so that the tiles are read again.
+    other = plan(tmp_path / "a", store, STUDY.replace("dose_gy = 8.0", "dose_gy = 7.0"))
+    log = (tmp_path / "a" / "out" / "nightbeam.log").read_text()
+    assert victim.name.split(".")[0] in log
+    assert "damaged" in log
+    fresh = plan(tmp_path / "b", tmp_path / "store", STUDY.replace("dose_gy = 8.0", "dose_gy = 7.0"))
+    np.testing.assert_array_equal(other, fresh)
+    np.testing.assert_array_equal(plan(folder, store), weight)
+
+
+def test_report_and_export_tell_again_from_the_store(finished, tmp_path):
+    folder, store, _ = finished
+    study = folder / "small.toml"
+    done = run(command("report", study, store, tmp_path / "again"))
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    first = json.loads((folder / "out" / "summary.json").read_text())
+    assert again["goals"] == first["goals"]
+    assert again["volumes"] == first["volumes"]
+    exported = run([*command("export", study, store, tmp_path)[:-2], "--dicom", str(tmp_path / "dicom")])
+    assert exported.returncode == 0, exported.stderr
+    assert len(list((tmp_path / "dicom").glob("RTDOSE*.dcm"))) == 1
+
+
+def test_report_refuses_a_study_that_was_never_planned(finished, tmp_path):
+    study = write_study(tmp_path, STUDY.replace("weight = 20.0", "weight = 21.0"))
+    done = run(command("report", study, finished[1], tmp_path / "out"))
+    assert done.returncode == 2
+    assert "run `nightbeam plan` first" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_front_has_its_plans_and_pages(finished, tmp_path):
+    folder, store, _ = finished
+    done = run(command("pareto", folder / "small.toml", store, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    front = json.loads((tmp_path / "out" / "front.json").read_text())
+    assert len(front["plans"]) == 6
+    best = [min(range(6), key=lambda p: front["plans"][p]["values"][c]) for c in range(3)]
+    for criterion, plan_number in enumerate(best):
+        # The plan that weighs a criterion most has the lowest value of it.
+        weights = [p["weights"][criterion] for p in front["plans"]]
+        assert weights[plan_number] == max(weights)
+
+
+def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
+    _, _, weight = finished
+    store = tmp_path / "store"
+    phantom = [command("phantom", Path("water-box"), store, tmp_path)[i] for i in (0, 1, 2)]
+    assert run([*phantom, "phantom", "water-box", "--dicom", str(tmp_path / "dicom")]).returncode == 0
+    imported = run([*phantom, "import", str(tmp_path / "dicom"), "--store", str(store), "--name", "box"])
+    assert imported.returncode == 0, imported.stderr
+    assert "Target" in imported.stdout
+    planned = plan(tmp_path, store, STUDY.replace('phantom = "water-box"', 'imported = "box"'))
+    np.testing.assert_array_equal(planned, weight)

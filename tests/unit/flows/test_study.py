@@ -1,0 +1,95 @@
+"""Study files: what is accepted, and how mistakes are told."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.errors import StudyError
+from engine.spec.study import load_study
+from flows.cli import main
+from flows.keys import list_keys
+from tests.e2e.small_study import STUDY
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").glob("*.toml")), ids=lambda p: p.name)
+def test_every_example_is_a_good_study(example):
+    assert load_study(example).objectives
+
+
+BROKEN = {
+    "not toml": ("name = ", "name == ", "not valid TOML"),
+    "a typo in a key": ("normalise", "normalize", "prescription.normalize"),
+    "a typo in a table": ("[dose]", "[doze]", "doze"),
+    "a missing key": ("fractions = 10\n", "", "prescription.fractions: this key is needed"),
+    "text for a number": ("dose_gy = 20.0\nfractions", 'dose_gy = "much"\nfractions', "prescription.dose_gy"),
+    "a negative dose": ("dose_gy = 20.0\nfractions", "dose_gy = -20.0\nfractions", "greater than 0"),
+    "an unreadable normalisation": ("D95% = 100 %", "D95 is good", "D95 is good"),
+    "an impossible volume": ("D95% = 100 %", "D100% = 100 %", "not understood"),
+    "an unknown function": ('"squared_deviation"', '"cubed_deviation"', "known are squared_overdose"),
+    "a function without its dose": ("dose_gy = 8.0\n", "", "objectives[1].dose_gy"),
+    "a key of another function": ('function = "mean"', 'function = "mean"\ndose_gy = 3.0', "objectives[2].dose_gy"),
+    "an unreadable goal": ("D95% >= 20 Gy", "D95% is 20 Gy", "goals[0]"),
+    "a goal in the wrong unit": ("D95% >= 20 Gy", "D95% >= 20 cc", "goals[0]"),
+    "an unknown machine": ('"generic-6mv"', '"linac 3"', "beams.machine"),
+    "an unknown engine": ('"photon_pencil_beam"', '"best"', "dose.engine"),
+    "an unknown robust form": ('"composite_worst_case"', '"worst"', "optimisation.robust"),
+    "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
+    "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
+    "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),
+    "a robust plan without scenarios": ('[scenarios]\nsetup = "axes"\nshift_mm = 4.0', "", "needs [scenarios]"),
+    "a shift of nothing": ("shift_mm = 4.0", "shift_mm = 0.0", "needs a positive shift_mm"),
+    "random shifts without a number": ('setup = "axes"', 'setup = "random"', "needs number"),
+    "a density factor of one": ("shift_mm = 4.0", "shift_mm = 4.0\ndensity_factors = [1.0]", "makes no sense"),
+    "two sources": ('phantom = "water-box"', 'phantom = "water-box"\nimported = "x"', "exactly one of"),
+    "no source": ('phantom = "water-box"\n', "", "exactly one of"),
+    "no HU table": ('hu_table = "phantom"\n', "", "case.hu_table: this key is needed"),
+    "a criterion nobody has": ('["target", "body", "mean"]', '["target", "body", "lung"]', "lung"),
+    "two criteria": ('["target", "body", "mean"]', '["target", "body"]', "pareto.criteria"),
+    "no objectives": ("[[objectives]]", "[[targets]]", "objectives"),
+    "an infinite weight": ("weight = 100.0", "weight = inf", "objectives[0].weight"),
+    "a cut-off beyond reason": ("lateral_cutoff_mm = 40.0", "lateral_cutoff_mm = 4e9", "dose.lateral_cutoff_mm"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_study_is_told_with_its_key(kind, tmp_path):
+    old, new, expected = BROKEN[kind]
+    assert old in STUDY
+    path = tmp_path / "broken.toml"
+    path.write_text(STUDY.replace(old, new))
+    answer = CliRunner().invoke(main, ["check", str(path)])
+    assert answer.exit_code == 2
+    assert expected in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_mistakes_are_told_with_their_lines(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(STUDY.replace("weight = 20.0", "weight = -20.0").replace("fractions = 10", "fractions = 0"))
+    lines = path.read_text().splitlines()
+    with pytest.raises(StudyError) as error:
+        load_study(path)
+    assert f"line {lines.index('weight = -20.0') + 1}: objectives[1].weight" in str(error.value)
+    assert f"line {lines.index('fractions = 0') + 1}: prescription.fractions" in str(error.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(StudyError, match="cannot read the study file"):
+        load_study(path)
+
+
+def test_the_list_of_keys_names_every_table_and_function():
+    keys = list_keys()
+    for name in ("[case]", "[beams]", "[[objectives]]", "[[goals]]", "[pareto]", "squared_underdose", "margin_mm"):
+        assert name in keys
+
+
+def test_help_teaches_the_first_steps():
+    answer = CliRunner().invoke(main, ["--help"])
+    assert "nightbeam plan examples/tg119_cshape.toml" in answer.output
+    assert "research software" in answer.output
