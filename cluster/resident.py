@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from distributed import CancelledError, Client, KilledWorker
 
+from cluster.workers import known_workers
 from engine.errors import ClusterError, NightbeamError
 from engine.model.arrays import F64, I64
 from engine.optimise.group import GroupEvaluator, Term
@@ -20,7 +21,6 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
-_WORKER_WAIT_S = 60
 _LOOK_S = 1.0
 
 
@@ -154,7 +154,7 @@ class ResidentRows:
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS} times in a row ({last})") from last
 
     def _build(self) -> None:
-        workers = self._workers()
+        workers = known_workers(self._client)
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
         done = np.cumsum(self._work) / max(1, int(self._work.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
@@ -175,16 +175,17 @@ class ResidentRows:
                         retries=0,
                     )
                 )
-        self._actors = [(future.result(), future) for future in futures]
+        self._actors = [(self._loaded(future), future) for future in futures]
 
-    def _workers(self) -> list[str]:
-        """Return the workers that the scheduler knows now; where the last one has left, wait for the next."""
-        for _ in range(_WORKER_WAIT_S):
-            workers = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
-            if workers:
-                return workers
-            time.sleep(1.0)
-        raise ClusterError(f"no worker came back within {_WORKER_WAIT_S} s; look at the workers' logs")
+    def _loaded(self, future: Any) -> Any:
+        """Return an actor when it has loaded its groups, looking now and then whether any worker is left."""
+        while True:
+            try:
+                return future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                if future.status == "error":
+                    raise
+                known_workers(self._client)
 
 
 def _wait(answer: Any, future: Any) -> Any:

@@ -4,18 +4,22 @@ Futures that are all held to the end keep results on workers that may leave; wit
 that is done is done. A task's own error ends the run at once; a lost worker only costs another attempt.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.comm.core import CommClosedError
 
+from cluster.workers import known_workers
 from engine.errors import ClusterError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _IN_FLIGHT_PER_WORKER = 3
+_POLL_S = 0.01
+_LOOK_S = 1.0
 _MAX_ATTEMPTS = 5
 _ATTEMPTS_IN_COMPANY = 2
 """A task that was lost this often runs alone at the end, so that the one that kills its worker is known by name."""
@@ -43,7 +47,7 @@ def run_tasks(
     Raises
     ------
     ClusterError
-        If workers were lost five times with the same task.
+        If workers were lost five times with the same task, or all workers are gone and none comes back.
     """
     results: dict[int, R] = {}
     attempts = [0] * len(tasks)
@@ -58,12 +62,12 @@ def run_tasks(
         in_flight[future] = number
         done.add(future)
 
-    n_worker = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    n_worker = len(known_workers(client))
     for _ in range(min(len(waiting), n_worker * _IN_FLIGHT_PER_WORKER)):
         submit(waiting.pop())
     try:
         while in_flight:
-            future = next(done)
+            future = _next_done(client, done)
             number = in_flight.pop(future)
             try:
                 results[number] = future.result()
@@ -86,3 +90,14 @@ def run_tasks(
         if in_flight:
             client.cancel(list(in_flight))  # type: ignore[no-untyped-call]
     return [results[number] for number in range(len(tasks))]
+
+
+def _next_done(client: Client, done: Any) -> Any:
+    """Return the next future that is done, looking now and then whether any worker is left to do one."""
+    look_s = time.monotonic() + _LOOK_S
+    while not done.has_ready():
+        time.sleep(_POLL_S)
+        if time.monotonic() > look_s:
+            known_workers(client)
+            look_s = time.monotonic() + _LOOK_S
+    return next(done)

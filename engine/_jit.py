@@ -22,5 +22,7 @@ def inlined(function: F) -> F:
     """Compile a small helper that kernels call."""
     return cast(
         "F",
-        numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, inline="never")(function),
+        numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, inline="never")(
+            function
+        ),
     )

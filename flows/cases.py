@@ -42,7 +42,9 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
         If the folder does not hold a usable CT and structure set.
     """
     if not folder.is_dir():
-        raise CaseError(f"{folder} is not a folder; give the folder that holds the CT series and its structure set")
+        raise CaseError(
+            f"{folder} is not a folder; give the folder that holds the CT series and its structure set"
+        )
     files = [path for path in folder.rglob("*") if path.is_file()]
     made_from = {
         "files": digest_of_files(files),

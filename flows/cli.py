@@ -44,7 +44,9 @@ _CLUSTER = click.option(
     "--cluster", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
     help="Where to compute: processes on this machine, or a Dask scheduler that already runs and sees the store.",
 )  # fmt: skip
-_WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Local workers.  [default: one a core]")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(1), default=None, help="Local workers.  [default: one a core]"
+)
 _QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
 _LOG = click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), default=None,
@@ -52,10 +54,12 @@ _LOG = click.option(
 )  # fmt: skip
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="nightbeam")
 def main() -> None:
-    """Plan radiotherapy in batches: influence matrices on a cluster, robust plans, Pareto fronts, reports, DICOM.
+    r"""Plan radiotherapy in batches: influence matrices on a cluster, robust plans, Pareto fronts, reports, DICOM.
 
     A study file (TOML) says which patient, which beams, which objectives. Try the built-in phantom first:
 
@@ -78,7 +82,13 @@ def main() -> None:
 @_LOG
 @clear_errors
 def plan(
-    study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool, log: Path | None
+    study: Path,
+    store: Path,
+    output: Path | None,
+    cluster: str,
+    workers: int | None,
+    quiet: bool,
+    log: Path | None,
 ) -> None:
     """Plan a study, from the patient to the report.
 
@@ -98,7 +108,13 @@ def plan(
 @_LOG
 @clear_errors
 def pareto(
-    study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool, log: Path | None
+    study: Path,
+    store: Path,
+    output: Path | None,
+    cluster: str,
+    workers: int | None,
+    quiet: bool,
+    log: Path | None,
 ) -> None:
     """Trace a Pareto front over the study's three criteria.
 
@@ -127,7 +143,14 @@ def _run_flow(
             from flows.plan_case import plan_case as flow
         else:
             from flows.pareto import trace_front as flow
-        arguments = (str(study.resolve()), str(store.resolve()), str(output.resolve()), cluster, workers, quiet)
+        arguments = (
+            str(study.resolve()),
+            str(store.resolve()),
+            str(output.resolve()),
+            cluster,
+            workers,
+            quiet,
+        )
         report = flow(*arguments)
     if not quiet:
         click.echo(f"report: {report}")
@@ -151,7 +174,9 @@ def report(study: Path, store: Path, output: Path | None) -> None:
 @main.command(epilog=_EPILOG)
 @_STUDY
 @_STORE
-@click.option("--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
+@click.option(
+    "--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
+)
 @clear_errors
 def export(study: Path, store: Path, dicom: Path) -> None:
     """Write the dose of a plan as DICOM RT Dose, from the store alone.
@@ -165,7 +190,9 @@ def export(study: Path, store: Path, dicom: Path) -> None:
 
 @main.command(epilog=_EPILOG)
 @click.argument("name", required=False)
-@click.option("--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to.")
+@click.option(
+    "--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to."
+)
 @clear_errors
 def phantom(name: str | None, dicom: Path | None) -> None:
     """Write a built-in phantom as a DICOM CT series and RT Structure Set.
@@ -187,7 +214,7 @@ def phantom(name: str | None, dicom: Path | None) -> None:
 @main.command("import", epilog=_EPILOG)
 @click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_STORE
-@click.option("--name", help="Name for study files: imported = \"NAME\".  [default: made from the series]")
+@click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
 @_QUIET
 @clear_errors
@@ -205,7 +232,9 @@ def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str 
         run.store.write_record(NAME, case.name, {"case": digest})
     if not quiet:
         nz, ny, nx = case.grid.shape_zyx
-        click.echo(f"case '{case.name}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}")
+        click.echo(
+            f"case '{case.name}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}"
+        )
         for structure in case.structures:
             volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
             click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")

@@ -107,12 +107,21 @@ def solve_front(
 
 
 def judge_front(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, nominal: Scenario, plans: Sequence[FrontPlan]
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    nominal: Scenario,
+    plans: Sequence[FrontPlan],
 ) -> list[DoseEvaluation]:
     """Compute the final dose of every plan, normalise it and judge it."""
     case, grid = reference.case, placement.report.layout.grid
     doses = forward_doses(
-        run, placement, [(placement.report, nominal)], [plan.solve.result.weight for plan in plans], "final dose"
+        run,
+        placement,
+        [(placement.report, nominal)],
+        [plan.solve.result.weight for plan in plans],
+        "final dose",
     )
     regions = regions_of(case.grid, case.structures)
     axis_gy = dose_axis_gy(2.0 * study.prescription.dose_gy)

@@ -6,7 +6,7 @@ from typing import Any
 from engine.model.scenario import Scenario
 from flows.references import Influence, Placement
 from flows.run import Run
-from flows.work import BlockRecord, DoseTask, PatientRef, compute_blocks, record_of_block
+from flows.work import BlockRecord, DoseTask, compute_blocks, record_of_block
 from storage.digest import digest_of, digest_of_array, digest_of_code
 from storage.influence import KIND as INFLUENCE
 
@@ -19,7 +19,8 @@ _BLOCKS_PER_TASK = 12
 def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
     """Have workers compute the influence tiles that the store lacks; they publish them, block by block."""
     digests = [
-        [block_digests(placement, number, scenario) for number in range(len(placement.beams))] for scenario in scenarios
+        [block_digests(placement, number, scenario) for number in range(len(placement.beams))]
+        for scenario in scenarios
     ]
     tasks, records = [], dict[str, BlockRecord]()
     for scenario, of_beams in zip(scenarios, digests, strict=True):

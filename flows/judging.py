@@ -114,7 +114,9 @@ def judge_plan(
             evaluations.append(evaluator.evaluate(scenario, on_ct))
             steps.advance(1)
     set_kind: ScenarioSetKind = "sampled" if study.scenarios.setup == "random" else "design"
-    coarse = evaluate_on_optimiser_grid(study, case, placement, goals, axis_gy, scenarios[0], matrix_gy * scale)
+    coarse = evaluate_on_optimiser_grid(
+        study, case, placement, goals, axis_gy, scenarios[0], matrix_gy * scale
+    )
     return Judgement(
         factor,
         weight * float(scale),
@@ -166,7 +168,9 @@ def forward_doses(
         for beam in range(len(placement.beams)):
             made_from = {**block_made_from(placement, beam, scenario), "grid": patient.layout.grid.as_dict()}
             for plan, of_beams in enumerate(by_beam):
-                digests[plan, place, beam] = digest_of({**made_from, "forward": digest_of_array(of_beams[beam])})
+                digests[plan, place, beam] = digest_of(
+                    {**made_from, "forward": digest_of_array(of_beams[beam])}
+                )
             missing = [
                 plan
                 for plan in range(len(weights))
@@ -191,10 +195,7 @@ def forward_doses(
             run.cpu_s["final dose"] = run.cpu_s.get("final dose", 0.0) + cpu_s
     n_beam = len(placement.beams)
     return [
-        [
-            _sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)])
-            for place in range(len(wanted))
-        ]
+        [_sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)]) for place in range(len(wanted))]
         for plan in range(len(weights))
     ]
 
@@ -273,7 +274,11 @@ def evaluate_on_optimiser_grid(
             regions.append(region)
     there = {region.name for region in regions}
     evaluator = Evaluator(
-        tuple(regions), tuple(g for g in goals if g.structure in there), axis_gy, study.prescription.target, study.prescription.dose_gy
+        tuple(regions),
+        tuple(goal for goal in goals if goal.structure in there),
+        axis_gy,
+        study.prescription.target,
+        study.prescription.dose_gy,
     )
     return evaluator.evaluate(scenario, dose_gy)
 
@@ -285,5 +290,6 @@ def dose_loss(study: Study, case: Case, placement: Placement, matrix_gy: F32, ex
     target = average_onto(case.structure(study.prescription.target).coverage, case.grid, grid)
     lost = (exact_gy - matrix_gy) / study.prescription.dose_gy * 100.0
     return DoseLoss(
-        float(np.abs(lost[body]).max()), float((lost * target).sum(dtype=np.float64) / target.sum(dtype=np.float64))
+        float(np.abs(lost[body]).max()),
+        float((lost * target).sum(dtype=np.float64) / target.sum(dtype=np.float64)),
     )

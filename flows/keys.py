@@ -35,7 +35,9 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
             nested.append((inner, f"[[{path}]]" if many else f"[{path}]"))
             continue
         default = "needed" if field.is_required() else f"default {_plain(field.default)}"
-        lines.append(f"  {name:22} {_type(field.annotation):28} {default:18} {field.description or ''}".rstrip())
+        lines.append(
+            f"  {name:22} {_type(field.annotation):28} {default:18} {field.description or ''}".rstrip()
+        )
     for inner, path in nested:
         _describe(inner, path, lines)
 

@@ -15,7 +15,12 @@ from storage.store import Store
 
 @flow(name="pareto front", persist_result=False)
 def trace_front(
-    study_file: str, store: str, output: str, cluster: str = "local", n_worker: int | None = None, quiet: bool = False
+    study_file: str,
+    store: str,
+    output: str,
+    cluster: str = "local",
+    n_worker: int | None = None,
+    quiet: bool = False,
 ) -> str:
     """Trace the front of a study; returns the path of its page. Parameters as in `flows.plan_case.plan_case`."""
     path = Path(study_file)
@@ -30,5 +35,7 @@ def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     nominal = as_task("vary", lambda: stages.vary(study))[0]
     influence = as_task("dose", lambda: stages.dose(run, placement, [nominal]))
     plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
-    evaluations = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
+    evaluations = as_task(
+        "judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans)
+    )
     return as_task("tell", lambda: front.tell_front(run, study, reference, plans, evaluations, output))

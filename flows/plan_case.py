@@ -26,7 +26,12 @@ def as_task(name: str, work: Callable[[], R]) -> R:
 
 @flow(name="plan case", persist_result=False)
 def plan_case(
-    study_file: str, store: str, output: str, cluster: str = "local", n_worker: int | None = None, quiet: bool = False
+    study_file: str,
+    store: str,
+    output: str,
+    cluster: str = "local",
+    n_worker: int | None = None,
+    quiet: bool = False,
 ) -> str:
     """Plan a study; returns the path of its report.
 
@@ -66,5 +71,3 @@ def read_and_place(run: Run, study: Study, folder: Path) -> tuple[CaseRef, Place
     reference: CaseRef = as_task("read", lambda: stages.read(run, study, digest, folder))
     placement: Placement = as_task("place", lambda: stages.place(run, study, reference))
     return reference, placement
-
-

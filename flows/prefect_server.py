@@ -44,6 +44,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _home(folder: Path) -> dict[str, str]:
+    return {"PREFECT_HOME": str(folder), "PREFECT_PROFILES_PATH": str(folder / "profiles.toml")}
+
+
 class EmbeddedServer:
     """A server that is starting or running; call `wait` before it is needed."""
 
@@ -52,7 +56,7 @@ class EmbeddedServer:
         self._log = home / "server.log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
-        environment = {**os.environ, **QUIET, "PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+        environment = {**os.environ, **QUIET, **_home(home)}
         with self._log.open("wb") as log:
             # Services (late-run marking, event recording, schedules) are of no use to a server that lives for a run.
             self._process = subprocess.Popen(
@@ -82,7 +86,9 @@ class EmbeddedServer:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
         tail = self._log.read_text(errors="replace")[-800:]
-        raise NightbeamError(f"the embedded Prefect server did not start (its log {self._log} ends with:\n{tail})")
+        raise NightbeamError(
+            f"the embedded Prefect server did not start (its log {self._log} ends with:\n{tail})"
+        )
 
     def stop(self) -> None:
         """End the server."""
@@ -101,8 +107,7 @@ def prefect_api(home: Path) -> Iterator[None]:
     if os.environ.get("PREFECT_API_URL"):
         yield
         return
-    os.environ["PREFECT_HOME"] = str(home)
-    os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+    os.environ.update(_home(home))
     server = EmbeddedServer(home)
     try:
         os.environ["PREFECT_API_URL"] = server.url

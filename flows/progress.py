@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LOG = logging.getLogger("nightbeam")
 _LOG_EVERY_S = 10.0
@@ -77,9 +84,18 @@ class Steps:
         self._update(advance=n, rate=f"{rate:.1f}/s", note=note)
         if now_s - self._logged_s > _LOG_EVERY_S:
             self._logged_s = now_s
-            left = "" if self._total is None else f", {(self._total - self._done) / max(rate, 1e-3):.0f} s left"
+            left = (
+                "" if self._total is None else f", {(self._total - self._done) / max(rate, 1e-3):.0f} s left"
+            )
             LOG.info(
-                "%s: %d of %s %s, %.2f/s%s %s", self._name, self._done, self._total or "?", self._unit, rate, left, note
+                "%s: %d of %s %s, %.2f/s%s %s",
+                self._name,
+                self._done,
+                self._total or "?",
+                self._unit,
+                rate,
+                left,
+                note,
             )
 
     def finish(self) -> None:

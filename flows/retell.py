@@ -25,7 +25,9 @@ def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Solve, Jud
 
 def _existing(store: Path) -> Store:
     if not store.is_dir():
-        raise StudyError(f"there is no store {store}; run `nightbeam plan` first, or name the store with --store")
+        raise StudyError(
+            f"there is no store {store}; run `nightbeam plan` first, or name the store with --store"
+        )
     return Store(store)
 
 

@@ -59,7 +59,9 @@ class Run:
             If this run may not compute, and so was asked for something that is not in the store.
         """
         if not self.may_compute:
-            raise StudyError("not everything that this study needs is in the store; run `nightbeam plan` first")
+            raise StudyError(
+                "not everything that this study needs is in the store; run `nightbeam plan` first"
+            )
         if self._client is None:
             # Imported late: a study whose results are all in the store needs no Dask.
             from cluster.open import open_cluster

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import CaseError
+from engine.errors import CaseError, OptimisationError
 from engine.geometry.bricks import BrickLayout
 from engine.geometry.resample import average_onto
 from engine.influence.rows import share_out
@@ -181,7 +181,9 @@ def find_weights(
                 steps.advance(1, f"objective {evaluation.exact:.6g}")
                 return evaluation
 
-            weight = start_from.result.weight if start_from else uniform_start(problem, prepared, prescription_gy)
+            weight = (
+                start_from.result.weight if start_from else uniform_start(problem, prepared, prescription_gy)
+            )
             result = solve(
                 evaluate,
                 weight,
@@ -198,10 +200,20 @@ def find_weights(
 
 
 def uniform_start(problem: Problem, prepared: OptimiserInput, prescription_gy: float) -> F64:
-    """Return equal weights that give the target the prescription as mean dose."""
+    """Return equal weights that give the target the prescription as mean dose.
+
+    Raises
+    ------
+    OptimisationError
+        If no beamlet reaches the target.
+    """
     ones = np.ones(problem.rows.n_beamlet)
     mean = Term("mean dose of the target", prepared.target_region, MeanDose(), 1.0)
     mean_gy = sum(float(part[0, 0]) for part in problem.rows.sums(ones, [mean], 1, None))
+    if mean_gy <= 0.0:
+        raise OptimisationError(
+            "no beamlet gives the target any dose; check target, beams, isocentre and cut-offs"
+        )
     return ones * (prescription_gy / mean_gy)
 
 

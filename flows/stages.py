@@ -40,9 +40,16 @@ def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
     known = {structure.name for structure in case.structures}
     for key, name in study.structure_names():
         if name not in known:
-            raise StudyError(f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})")
+            raise StudyError(
+                f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})"
+            )
     table = load_hu_table(study.case.hu_table, folder)
-    made_from = {"case": case_digest, "external": case.external.name, "hu": list(table.hu), "density": list(table.density)}
+    made_from = {
+        "case": case_digest,
+        "external": case.external.name,
+        "hu": list(table.hu),
+        "density": list(table.density),
+    }
     digest = digest_of(made_from)
     if not run.store.has_arrays(DENSITY, digest):
         body = case.external.coverage
@@ -102,9 +109,7 @@ def dose(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influ
     return compute_influence(run, placement, scenarios)
 
 
-def optimise(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
-) -> Solve:
+def optimise(run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence) -> Solve:
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
     tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.evaluate.robustness import DvhBand
 from engine.model.arrays import F64
 from engine.model.case import PatientPosition
-from engine.evaluate.robustness import DvhBand
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -52,7 +52,9 @@ def write_results(
 ) -> Path:
     """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
     summary = plan_summary(run, study, reference, placement, solve, judgement)
-    report = write_plan_report(summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output)
+    report = write_plan_report(
+        summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output
+    )
     np.savez_compressed(
         output / "weights.npz",
         weight=judgement.weight,
@@ -86,7 +88,9 @@ def export_dose(run: Run, reference: CaseRef, judgement: Judgement, folder: Path
     """Write the nominal dose as RT Dose, which refers to the CT it was planned on; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     ct = read_reference(run.store, reference.digest)
-    plan = InstanceReference(RT_PLAN_SOP_CLASS, content_uid("plan", digest_of_array(judgement.weight), ct.series_uid))
+    plan = InstanceReference(
+        RT_PLAN_SOP_CLASS, content_uid("plan", digest_of_array(judgement.weight), ct.series_uid)
+    )
     written = write_dose(
         folder,
         judgement.report_grid,
@@ -119,7 +123,9 @@ def plan_summary(
         technique=TechniqueSummary(
             modality="photons, intensity-modulated (fluence per beamlet, not sequenced)",
             machine=study.beams.machine,
-            beams=tuple(BeamSummary.of(b, g) for b, g in zip(placement.beams, placement.beamlets, strict=True)),
+            beams=tuple(
+                BeamSummary.of(b, g) for b, g in zip(placement.beams, placement.beamlets, strict=True)
+            ),
         ),
         dose=DoseSummary(
             algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
@@ -147,7 +153,9 @@ def plan_summary(
             else None
         ),
         scenarios=tuple(
-            ScenarioSummary.of(e.scenario, in_optimisation=index == 0 or robust != "nominal", in_evaluation=True)
+            ScenarioSummary.of(
+                e.scenario, in_optimisation=index == 0 or robust != "nominal", in_evaluation=True
+            )
             for index, e in enumerate(judgement.evaluations)
         ),
         grid_comparison=judgement.grid_comparison,
@@ -178,7 +186,10 @@ def case_summary(study: Study, reference: CaseRef) -> CaseSummary:
         source = f"imported case '{study.case.imported}'"
     case = reference.case
     return CaseSummary(
-        name=case.name, source=source, patient_position=case.patient_position, ct_grid=GridSummary.of(case.grid)
+        name=case.name,
+        source=source,
+        patient_position=case.patient_position,
+        ct_grid=GridSummary.of(case.grid),
     )
 
 
@@ -186,8 +197,9 @@ def convergence(study: Study, solve: Solve) -> ConvergenceSummary:
     """Describe how the solver got to its end."""
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
+    n_stage = len(solve.result.stage_begin)
     return ConvergenceSummary(
-        solver="L-BFGS-B" + (f" in {len(solve.result.stage_begin)} smoothing stages" if len(solve.result.stage_begin) > 1 else ""),
+        solver="L-BFGS-B" + (f" in {n_stage} smoothing stages" if n_stage > 1 else ""),
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),
         terms=tuple(

@@ -185,7 +185,9 @@ def compute_forward(task: ForwardTask) -> float:
     patient, _ = _patient(task.patient.store, task.patient.density)
     layout = task.patient.layout
     store = Store(task.patient.store)
-    view = task.engine.view(patient, layout, active_rows(task.patient), task.beam, task.scenario.shift_mm, None)
+    view = task.engine.view(
+        patient, layout, active_rows(task.patient), task.beam, task.scenario.shift_mm, None
+    )
     for weight, digest in zip(task.weights, task.digests, strict=True):
         rows = task.engine.forward(view, task.beamlets, weight, task.scenario.density_factor)
         _write_dose(store, digest, layout, rows, time.process_time() - begin_s)

@@ -11,7 +11,9 @@ def reference_data() -> Path:
     """Return the folder of outside data that NIGHTBEAM_REFERENCE_DATA names, or skip."""
     folder = os.environ.get("NIGHTBEAM_REFERENCE_DATA")
     if not folder:
-        pytest.skip("needs outside data: set NIGHTBEAM_REFERENCE_DATA to the folder that holds dicom/, cases/, reference/")
+        pytest.skip(
+            "needs outside data: set NIGHTBEAM_REFERENCE_DATA to the folder with dicom/, cases/, reference/"
+        )
     path = Path(folder)
     if not path.is_dir():
         pytest.fail(f"NIGHTBEAM_REFERENCE_DATA={folder} is not a folder")

@@ -118,7 +118,11 @@ class SmallProblem:
 
 
 def small_problem(
-    seed: int = 1, n_group: int = 2, block_sizes: Sequence[int] = (4, 3), n_brick: int = 6, n_scenario: int = 3
+    seed: int = 1,
+    n_group: int = 2,
+    block_sizes: Sequence[int] = (4, 3),
+    n_brick: int = 6,
+    n_scenario: int = 3,
 ) -> SmallProblem:
     """Return a random problem with bricks of 64 rows."""
     rng = np.random.default_rng(seed)

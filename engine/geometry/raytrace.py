@@ -8,9 +8,7 @@ from engine.model.grid import Grid
 
 
 @kernel
-def _trace(
-    density: F32, low_mm: F64, spacing_mm: F64, source_mm: F64, points_mm: F64, depth_mm: F32
-) -> None:
+def _trace(density: F32, low_mm: F64, spacing_mm: F64, source_mm: F64, points_mm: F64, depth_mm: F32) -> None:
     """Integrate ``density``, shape [z, y, x], from ``source_mm`` (3,) to each of ``points_mm`` (n, 3).
 
     Walks from voxel face to voxel face (Siddon, Med Phys 12 (1985) 252, in the incremental form of Amanatides and

@@ -28,9 +28,7 @@ def grid_over(source: Grid, spacing_mm: float, inside: F32) -> Grid:
         n = int(np.ceil((high_mm - low_mm) / spacing_mm - 1e-9))
         origin_mm.append(0.5 * (low_mm + high_mm) - 0.5 * (n - 1) * spacing_mm)
         count.append(n)
-    return Grid(
-        (origin_mm[0], origin_mm[1], origin_mm[2]), (spacing_mm,) * 3, (count[2], count[1], count[0])
-    )
+    return Grid((origin_mm[0], origin_mm[1], origin_mm[2]), (spacing_mm,) * 3, (count[2], count[1], count[0]))
 
 
 def _overlap(source_edges_mm: F64, target_edges_mm: F64) -> F64:

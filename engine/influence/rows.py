@@ -104,7 +104,9 @@ def _adjoint(
     for brick in range(brick_begin.size - 1):
         first = brick * brick_size
         for segment in range(brick_begin[brick], brick_begin[brick + 1]):
-            total = dot_8(row_gradient, first, mini, value, segment_begin[segment], segment_begin[segment + 1])
+            total = dot_8(
+                row_gradient, first, mini, value, segment_begin[segment], segment_begin[segment + 1]
+            )
             weight_gradient[beamlet[segment]] += total * scale[segment]
 
 

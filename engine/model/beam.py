@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.model.arrays import I32, I64, F64
+from engine.model.arrays import F64, I32, I64
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,11 @@ class Case:
                 kind = "OTHER"
             changed.append(Structure(structure.name, kind, structure.coverage, structure.contours))
         return Case(
-            self.name, self.grid, self.ct_hu, tuple(changed), self.patient_position,
-            self.frame_of_reference_uid, self.notes,
+            self.name,
+            self.grid,
+            self.ct_hu,
+            tuple(changed),
+            self.patient_position,
+            self.frame_of_reference_uid,
+            self.notes,
         )

@@ -43,19 +43,28 @@ def setup_shifts(
             for index, (x, y, z) in enumerate(drawn * np.asarray(shift_mm))
         ]
     wanted = {"axes": (1,), "corners14": (1, 3), "corners26": (1, 2, 3)}[pattern]
-    shifts = []
+    shifts: list[tuple[str, tuple[float, float, float]]] = []
     for n_axis in wanted:
         for signs in product((1, 0, -1), repeat=3):
-            if sum(s != 0 for s in signs) == n_axis:
-                scale = 1.0 / np.sqrt(n_axis)
-                x, y, z = (float(s * scale * mm) for s, mm in zip(signs, shift_mm, strict=True))
-                name = " ".join(f"{'+' if s > 0 else '-'}{axis}" for s, axis in zip(signs, "xyz", strict=True) if s)
-                shifts.append((name, (x, y, z)))
+            # A half axis of 0 means no error along it: its shifts would repeat others.
+            if (
+                any(s and not mm for s, mm in zip(signs, shift_mm, strict=True))
+                or np.count_nonzero(signs) != n_axis
+            ):
+                continue
+            scale = 1.0 / np.sqrt(n_axis)
+            x, y, z = (float(s * scale * mm) for s, mm in zip(signs, shift_mm, strict=True))
+            name = " ".join(
+                f"{'+' if s > 0 else '-'}{axis}" for s, axis in zip(signs, "xyz", strict=True) if s
+            )
+            shifts.append((name, (x, y, z)))
     return shifts
 
 
 def scenario_set(
-    shifts: Sequence[tuple[str, tuple[float, float, float]]], density_factors: Sequence[float], nominal_probability: float
+    shifts: Sequence[tuple[str, tuple[float, float, float]]],
+    density_factors: Sequence[float],
+    nominal_probability: float,
 ) -> tuple[Scenario, ...]:
     """Return the nominal scenario and the others, which share the remaining probability equally.
 
@@ -69,7 +78,9 @@ def scenario_set(
     others = [Scenario(name, shift_mm) for name, shift_mm in shifts]
     for factor in density_factors:
         if not 0.5 <= factor <= 2.0 or factor == 1.0:
-            raise StudyError(f"density factor {factor} makes no sense (give factors like 0.97 and 1.03, without 1)")
+            raise StudyError(
+                f"density factor {factor} makes no sense (give factors like 0.97 and 1.03, without 1)"
+            )
         others.append(Scenario(f"density {100.0 * (factor - 1.0):+.1f} %", density_factor=factor))
     if not others:
         return (NOMINAL,)

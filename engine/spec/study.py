@@ -24,9 +24,13 @@ class _Spec(BaseModel):
 class CaseSpec(_Spec):
     """Which patient or phantom, and how its HU become electron density."""
 
-    phantom: str | None = Field(None, description="name of a built-in phantom (see `nightbeam phantom --help`)")
+    phantom: str | None = Field(
+        None, description="name of a built-in phantom (see `nightbeam phantom --help`)"
+    )
     dicom: Path | None = Field(None, description="folder with a CT series and its structure set")
-    imported: str | None = Field(None, description="name of a case that `nightbeam import` put into the store")
+    imported: str | None = Field(
+        None, description="name of a case that `nightbeam import` put into the store"
+    )
     series_uid: str | None = Field(None, description="which CT series, if the folder holds several")
     external: str | None = Field(None, description="name of the body outline, if its type is not EXTERNAL")
     hu_table: str = Field(description="'phantom' for built-in phantoms, or a CSV file of the scanner's table")
@@ -65,7 +69,9 @@ class PrescriptionSpec(_Spec):
         number = r"(\d+(?:\.\d+)?)"
         found = re.fullmatch(rf"\s*D{number}\s*%\s*=\s*{number}\s*%\s*", self.normalise)
         if not found or not 0.0 < float(found[1]) < 100.0 or float(found[2]) <= 0.0:
-            raise ValueError(f"normalise = '{self.normalise}' is not understood; write 'D95% = 100 %' or 'none'")
+            raise ValueError(
+                f"normalise = '{self.normalise}' is not understood; write 'D95% = 100 %' or 'none'"
+            )
         return float(found[1]), float(found[2])
 
 
@@ -80,7 +86,9 @@ class BeamsSpec(_Spec):
         None, description="x, y, z in DICOM patient coordinates; the target's centre if absent"
     )
     beamlet_mm: float = Field(5.0, gt=0.5, le=50.0, description="edge of a beamlet at the isocentre plane")
-    margin_mm: float = Field(5.0, ge=0.0, le=100.0, description="how far beamlets reach beyond the target's projection")
+    margin_mm: float = Field(
+        5.0, ge=0.0, le=100.0, description="how far beamlets reach beyond the target's projection"
+    )
 
     @model_validator(mode="after")
     def _as_many_angles(self) -> Self:
@@ -109,19 +117,27 @@ class DoseSpec(_Spec):
     engine: Literal["photon_pencil_beam"]
     grid_mm: float = Field(ge=1.0, le=10.0, description="voxel edge of the optimiser's dose grid")
     report_grid_mm: float = Field(2.5, ge=0.5, le=10.0, description="voxel edge of the final dose")
-    lateral_cutoff_mm: float = Field(50.0, gt=5.0, le=500.0, description="how far from its centre a beamlet reaches")
-    threshold_fraction: float = Field(1e-4, ge=0.0, lt=0.1, description="entries below this share are left out")
+    lateral_cutoff_mm: float = Field(
+        50.0, gt=5.0, le=500.0, description="how far from its centre a beamlet reaches"
+    )
+    threshold_fraction: float = Field(
+        1e-4, ge=0.0, lt=0.1, description="entries below this share are left out"
+    )
 
 
 class ScenariosSpec(_Spec):
     """What may go wrong."""
 
     setup: SetupPattern = "none"
-    shift_mm: float | tuple[float, float, float] = Field(0.0, description="shift, or standard deviation if random")
+    shift_mm: float | tuple[float, float, float] = Field(
+        0.0, description="shift, or standard deviation if random"
+    )
     number: int = Field(0, ge=0, le=10_000, description="how many random shifts")
     seed: int = Field(0, ge=0)
     density_factors: tuple[float, ...] = ()
-    nominal_probability: float | None = Field(None, description="the rest is shared equally; equal shares if absent")
+    nominal_probability: float | None = Field(
+        None, description="the rest is shared equally; equal shares if absent"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -159,7 +175,9 @@ class ObjectiveSpec(_Spec):
     function: Function
     weight: float = Field(gt=0.0)
     robust: bool = Field(True, description="false: judged in the nominal scenario alone")
-    excluding: tuple[str, ...] = Field((), description="structures whose voxels are left out, such as targets")
+    excluding: tuple[str, ...] = Field(
+        (), description="structures whose voxels are left out, such as targets"
+    )
     criterion: str | None = Field(None, description="criterion of the Pareto front it belongs to")
 
     @model_validator(mode="before")
@@ -174,9 +192,11 @@ class ObjectiveSpec(_Spec):
     def label(self) -> str:
         """Return a text for reports."""
         values = self.function.model_dump(exclude={"kind"})
-        detail = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{value}" for key, value in values.items())
+        detail = ", ".join(f"{key} {v:g}" if isinstance(v, float) else f"{v}" for key, v in values.items())
         without = f" without {', '.join(self.excluding)}" if self.excluding else ""
-        return f"{self.structure}{without}: {self.function.kind.replace('_', ' ')}" + (f" ({detail})" if detail else "")
+        return f"{self.structure}{without}: {self.function.kind.replace('_', ' ')}" + (
+            f" ({detail})" if detail else ""
+        )
 
 
 class GoalSpec(_Spec):
@@ -197,7 +217,9 @@ class ParetoSpec(_Spec):
 
     criteria: tuple[str, str, str] = Field(description="names of three criteria that objectives belong to")
     divisions: int = Field(3, ge=2, le=10, description="2 gives 6 plans, 3 gives 10, 4 gives 15")
-    spread: float = Field(10.0, gt=1.0, le=1000.0, description="factor between weights of neighbouring emphasis")
+    spread: float = Field(
+        10.0, gt=1.0, le=1000.0, description="factor between weights of neighbouring emphasis"
+    )
 
 
 class Study(_Spec):
@@ -221,7 +243,9 @@ class Study(_Spec):
             raise ValueError("dose.lateral_cutoff_mm is larger than half the source distance")
         n_scenario = len(self.scenarios.scenarios())
         if self.optimisation.robust != "nominal" and n_scenario < 2:
-            raise ValueError(f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts")
+            raise ValueError(
+                f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
+            )
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             missing = [name for name in self.pareto.criteria if name not in used]
@@ -253,7 +277,9 @@ def load_study(path: Path) -> Study:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read the study file {path} ({error}); check the path and that it is UTF-8") from error
+        raise StudyError(
+            f"cannot read the study file {path} ({error}); check the path and that it is UTF-8"
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -273,7 +299,10 @@ def _explain(name: str, text: str, error: ValidationError) -> str:
         known = {"function", *(kind for kind in _KINDS)}
         nested = len(mistake["loc"]) > 2 and mistake["loc"][0] == "objectives" and len(mistake["loc"]) > 3
         loc = tuple(part for part in mistake["loc"] if not (nested and part in known))
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the study"
+        key = (
+            "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+            or "the study"
+        )
         line = line_of_key(text, loc)
         where = f"line {line}: " if line else ""
         message = mistake["msg"].removeprefix("Value error, ")

@@ -106,7 +106,9 @@ def tiles(store: Path) -> dict[str, int]:
 
 def kill_when(arguments: list[str], condition: Callable[[], bool]) -> None:
     """Start the command, and kill -9 it as soon as a condition holds."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         limit_s = time.monotonic() + 120.0
         while not condition():

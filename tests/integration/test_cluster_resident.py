@@ -2,13 +2,17 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 import cluster.resident
+import cluster.workers
 from cluster.open import open_cluster
 from cluster.resident import ResidentRows
+from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
@@ -105,7 +109,19 @@ def test_the_sharing_out_of_groups_does_not_matter(small, groups, client):
         assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
 
 
+def wait_until_all_run(client):
+    """Wait for workers that restart: one that is killed while it starts is given up by its nanny."""
+    nannies = client.cluster.workers.values()
+    begin_s = time.monotonic()
+    while len(client.scheduler_info(n_workers=-1)["workers"]) < len(nannies) or any(
+        nanny.process is None or nanny.process.status.name != "running" for nanny in nannies
+    ):
+        assert time.monotonic() - begin_s < 60.0
+        time.sleep(0.05)
+
+
 def kill_one_worker(client):
+    wait_until_all_run(client)
     pids = client.run(os.getpid)
     os.kill(pids[sorted(pids)[0]], signal.SIGKILL)
 
@@ -168,6 +184,7 @@ def deadly(groups, where, marker, group_that_kills):
 
 @pytest.mark.parametrize("where", ["load", "sums", "gradient"])
 def test_a_worker_that_dies_during_an_evaluation_changes_nothing(small, groups, client, tmp_path, where):
+    wait_until_all_run(client)
     marker = tmp_path / "died"
     resident = ResidentRows(client, deadly(groups, where, marker, 2), small.work, small.n_beamlet)
     for form, temperature in FORMS:
@@ -201,10 +218,25 @@ def test_a_solve_during_which_a_worker_dies_ends_with_the_same_bits(small, group
 
 
 def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch):
+    wait_until_all_run(client)
     monkeypatch.setattr(cluster.resident, "_MAX_REBUILDS", 1)
     resident = ResidentRows(client, deadly(groups, "sums", None, 2), small.work, small.n_beamlet)
     with pytest.raises(ClusterError, match="resident tiles were lost"):
         evaluated(resident, "expected", 0.0)
+
+
+def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):
+    monkeypatch.setattr(cluster.workers, "WORKER_WAIT_S", 0.5)
+    with (
+        LocalCluster(
+            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as empty,
+        Client(empty) as client,
+    ):
+        with pytest.raises(ClusterError, match=r"without workers for 0\.5 s"):
+            ResidentRows(client, groups, small.work, small.n_beamlet)
+        with pytest.raises(ClusterError, match=r"without workers for 0\.5 s"):
+            run_tasks(client, abs, [-1])
 
 
 def test_a_damaged_tile_is_named_by_the_worker_and_not_tried_again(small, groups, client):

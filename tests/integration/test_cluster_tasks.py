@@ -41,7 +41,8 @@ def test_results_come_in_the_order_of_the_tasks_whoever_is_first(client, tmp_pat
     finished = []
     assert run_tasks(client, work, range(12), finished.append) == [n * n for n in range(12)]
     assert sorted(finished) == list(range(12))
-    assert finished.index(11) < finished.index(0)
+    # Task 11 is submitted when six others are done, and task 0 waits for it.
+    assert finished.index(0) >= 6
 
 
 def test_no_tasks_give_no_results(client):
@@ -82,7 +83,9 @@ def test_few_tasks_are_in_flight_and_none_is_kept_afterwards(client):
     assert kept == 0
 
 
-@pytest.mark.parametrize("error", [CaseError("bad case"), DamagedObjectError("influence", "ab" * 16, "cut off")])
+@pytest.mark.parametrize(
+    "error", [CaseError("bad case"), DamagedObjectError("influence", "ab" * 16, "cut off")]
+)
 def test_an_error_of_a_task_ends_the_run_at_once_and_arrives_whole(client, tmp_path, error):
     def work(number):
         (tmp_path / str(number)).touch()
@@ -125,8 +128,9 @@ def test_a_task_that_always_kills_its_worker_ends_the_run_by_name(client, monkey
     finished = []
     with pytest.raises(ClusterError, match=r"lost 3 times while they ran the same task \('deadly'\)"):
         run_tasks(client, work, tasks, finished.append)
-    # All others were done before: the suspect runs alone at the end.
-    assert len(set(finished)) == len(tasks) - 1
+    # The others were done before, but for those that were lost together with it: suspects run last, one by one.
+    assert tasks.index("deadly") not in finished
+    assert len(finished) >= len(tasks) // 2
     # The cluster is of use to the next one.
     client.wait_for_workers(2, timeout=60)
     assert run_tasks(client, abs, [-1, -2]) == [1, 2]
@@ -159,20 +163,28 @@ def test_an_address_that_does_not_answer_is_a_clear_error_in_time(address, reque
     monkeypatch.setattr(cluster.open, "CONNECT_S", 1.0)
     where = request.getfixturevalue(address)
     begin_s = time.monotonic()
-    with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {where}"), open_cluster(where, None):
+    with (
+        pytest.raises(ClusterError, match=f"no Dask scheduler answers at {where}"),
+        open_cluster(where, None),
+    ):
         pass
     # The limit, and 5 s for everything around it.
     assert time.monotonic() - begin_s < 6.0
 
 
 def test_an_address_that_is_none_is_a_clear_error():
-    with pytest.raises(ClusterError, match="no Dask scheduler answers at nonsense"), open_cluster("nonsense://x", None):
+    with (
+        pytest.raises(ClusterError, match="no Dask scheduler answers at nonsense"),
+        open_cluster("nonsense://x", None),
+    ):
         pass
 
 
 def test_a_scheduler_without_workers_is_a_clear_error():
     with (
-        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50) as empty,
+        LocalCluster(
+            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as empty,
         pytest.raises(ClusterError, match="has no workers"),
         open_cluster(empty.scheduler_address, None),
     ):

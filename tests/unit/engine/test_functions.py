@@ -49,7 +49,9 @@ def value(function, dose_gy, share):
 def test_the_squared_forms_have_their_closed_values():
     dose_gy, share = np.array([10.0, 20.0, 40.0]), np.array([0.5, 0.3, 0.2])
     # Excess over 15 Gy: 0, 5, 25; missing to 15 Gy: 5, 0, 0. Rounding only.
-    assert value(SquaredOverdose(dose_gy=15.0), dose_gy, share) == pytest.approx(0.3 * 25 + 0.2 * 625, rel=1e-14)
+    assert value(SquaredOverdose(dose_gy=15.0), dose_gy, share) == pytest.approx(
+        0.3 * 25 + 0.2 * 625, rel=1e-14
+    )
     assert value(SquaredUnderdose(dose_gy=15.0), dose_gy, share) == pytest.approx(0.5 * 25, rel=1e-14)
     assert value(SquaredDeviation(dose_gy=15.0), dose_gy, share) == pytest.approx(
         0.5 * 25 + 0.3 * 25 + 0.2 * 625, rel=1e-14
@@ -61,8 +63,12 @@ def test_the_geud_has_its_closed_value():
     dose_gy, share = np.array([10.0, 20.0]), np.array([0.75, 0.25])
     upper = SquaredGeud(a=2.0, limit="upper", dose_gy=5.0)
     lower = SquaredGeud(a=-1.0, limit="lower", dose_gy=15.0)
-    assert value(upper, dose_gy, share) == pytest.approx((np.sqrt(0.75 * 100 + 0.25 * 400) - 5.0) ** 2, rel=1e-13)
-    assert value(lower, dose_gy, share) == pytest.approx((15.0 - 1.0 / (0.75 / 10 + 0.25 / 20)) ** 2, rel=1e-13)
+    assert value(upper, dose_gy, share) == pytest.approx(
+        (np.sqrt(0.75 * 100 + 0.25 * 400) - 5.0) ** 2, rel=1e-13
+    )
+    assert value(lower, dose_gy, share) == pytest.approx(
+        (15.0 - 1.0 / (0.75 / 10 + 0.25 / 20)) ** 2, rel=1e-13
+    )
 
 
 def test_the_geud_of_order_one_is_the_mean():
@@ -85,7 +91,8 @@ def test_the_geud_lies_between_mean_and_maximum_and_grows_with_its_order():
     rng = np.random.default_rng(4)
     dose_gy, share = rng.uniform(1.0, 60.0, 50), shares(rng, 50)
     geud_gy = [
-        np.sqrt(value(SquaredGeud(a=a, limit="upper", dose_gy=0.0), dose_gy, share)) for a in (1, 2, 5, 10, 20, 40)
+        np.sqrt(value(SquaredGeud(a=a, limit="upper", dose_gy=0.0), dose_gy, share))
+        for a in (1, 2, 5, 10, 20, 40)
     ]
     assert (np.diff(geud_gy) > 0.0).all()
     assert geud_gy[-1] < dose_gy.max()

@@ -40,7 +40,9 @@ def test_the_sums_are_those_of_the_dense_doses(problem):
     assert sums.shape == (2, 3)
     for scenario, dense in enumerate(problem.dense):
         # Rounding of sums of some hundred terms.
-        assert sums[0, scenario] == pytest.approx(problem.shares[0].astype(float) @ (dense @ WEIGHT), rel=1e-12)
+        assert sums[0, scenario] == pytest.approx(
+            problem.shares[0].astype(float) @ (dense @ WEIGHT), rel=1e-12
+        )
     excess_gy = np.maximum(problem.dense[0] @ WEIGHT - 2.0, 0.0)
     assert sums[1, 0] == pytest.approx(problem.shares[1].astype(float) @ excess_gy**2, rel=1e-12)
     # What is not robust is judged in the nominal scenario alone.
@@ -56,7 +58,10 @@ def test_the_gradient_of_a_mean_is_the_share_of_the_columns(problem):
     totals = group.sums(WEIGHT, terms, 3, None)
     factor = np.array([[0.2, 0.5, 0.3]])
     gradient = group.gradient(7, terms, factor, totals, None)
-    expected = sum(p * (problem.shares[0].astype(float) @ dense) for p, dense in zip(factor[0], problem.dense, strict=True))
+    expected = sum(
+        p * (problem.shares[0].astype(float) @ dense)
+        for p, dense in zip(factor[0], problem.dense, strict=True)
+    )
     np.testing.assert_allclose(gradient, expected, rtol=1e-12)
 
 

@@ -138,7 +138,11 @@ def test_smoothing_lowers_the_worst_case_less_and_less(small, function):
 
 def test_terms_that_are_not_robust_have_one_value_in_all_scenarios(small):
     terms = terms_with(FUNCTIONS["overdose"])
-    values = Problem(small.rows, terms, "expected", PROBABILITY).evaluate(weights(small.n_beamlet), 0.0).term_values
+    values = (
+        Problem(small.rows, terms, "expected", PROBABILITY)
+        .evaluate(weights(small.n_beamlet), 0.0)
+        .term_values
+    )
     assert values.shape == (3, 3)
     assert len(set(values[1])) == 1
     assert len(set(values[0])) == 3

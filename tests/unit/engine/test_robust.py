@@ -41,7 +41,9 @@ def test_the_derivative_of_the_soft_maximum_matches_central_differences(v, tempe
     _, derivative = soft_maximum(v, prior, temperature)
     step = 1e-4
     for i in range(v.size):
-        up, down = (soft_maximum(v + sign * step * np.eye(v.size)[i], prior, temperature)[0] for sign in (1, -1))
+        up, down = (
+            soft_maximum(v + sign * step * np.eye(v.size)[i], prior, temperature)[0] for sign in (1, -1)
+        )
         # Truncation step² / (6 T²) = 7e-9; rounding 1e-14 * 100 / 1e-4 = 1e-8.
         assert derivative[i] == pytest.approx((up - down) / (2 * step), abs=1e-7)
     assert derivative.sum() == pytest.approx(1.0, rel=1e-12)
@@ -105,5 +107,7 @@ def test_forms_without_a_maximum_have_one_stage_and_no_smoothing(form):
 
 
 def test_smoothing_is_a_share_of_the_objective_or_of_the_prescription():
-    assert smoothing("composite_worst_case", 0, 24.0, 50.0) == 2.0 * smoothing("composite_worst_case", 0, 12.0, 70.0)
+    assert smoothing("composite_worst_case", 0, 24.0, 50.0) == 2.0 * smoothing(
+        "composite_worst_case", 0, 12.0, 70.0
+    )
     assert smoothing("voxel_worst_case", 0, 24.0, 50.0) == 0.5 * smoothing("voxel_worst_case", 0, 12.0, 100.0)

@@ -50,7 +50,9 @@ def test_the_transposed_product_is_the_dense_one_and_is_added(tiles):
     result = before.copy()
     rows.add_adjoint(slope, result)
     # Rounding of sums of up to 320 terms, relative to the sum of their sizes.
-    np.testing.assert_allclose(result - before, dense.T @ slope, atol=1e-13 * (dense.T @ np.abs(slope)).max() + 1e-14)
+    np.testing.assert_allclose(
+        result - before, dense.T @ slope, atol=1e-13 * (dense.T @ np.abs(slope)).max() + 1e-14
+    )
 
 
 @given(
@@ -77,7 +79,8 @@ def test_doses_do_not_depend_on_how_bricks_are_grouped(cuts):
     whole = rows_of_columns(columns, 0, N_BRICK, BRICK).dose(weight)
     edges = [0, *sorted(cuts), N_BRICK]
     parts = [
-        rows_of_columns(columns, a, b - a, BRICK).dose(weight) for a, b in zip(edges[:-1], edges[1:], strict=True)
+        rows_of_columns(columns, a, b - a, BRICK).dose(weight)
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
     ]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 

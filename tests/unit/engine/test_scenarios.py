@@ -88,3 +88,10 @@ def test_density_factors_without_sense_are_refused(factor: float) -> None:
 def test_nominal_probability_must_leave_something(nominal: float) -> None:
     with pytest.raises(StudyError, match="nominal probability"):
         scenario_set([], (0.97,), nominal)
+
+
+def test_an_axis_without_error_has_no_scenarios_of_its_own():
+    shifts = setup_shifts("corners26", (3.0, 3.0, 0.0), 0, 0)
+    assert len(shifts) == 8
+    assert len({shift for _, shift in shifts}) == 8
+    assert all(shift[2] == 0.0 and shift != (0.0, 0.0, 0.0) for _, shift in shifts)

@@ -30,7 +30,11 @@ BROKEN = {
     "an impossible volume": ("D95% = 100 %", "D100% = 100 %", "not understood"),
     "an unknown function": ('"squared_deviation"', '"cubed_deviation"', "known are squared_overdose"),
     "a function without its dose": ("dose_gy = 8.0\n", "", "objectives[1].dose_gy"),
-    "a key of another function": ('function = "mean"', 'function = "mean"\ndose_gy = 3.0', "objectives[2].dose_gy"),
+    "a key of another function": (
+        'function = "mean"',
+        'function = "mean"\ndose_gy = 3.0',
+        "objectives[2].dose_gy",
+    ),
     "an unreadable goal": ("D95% >= 20 Gy", "D95% is 20 Gy", "goals[0]"),
     "a goal in the wrong unit": ("D95% >= 20 Gy", "D95% >= 20 cc", "goals[0]"),
     "an unknown machine": ('"generic-6mv"', '"linac 3"', "beams.machine"),
@@ -39,10 +43,18 @@ BROKEN = {
     "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
     "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
     "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),
-    "a robust plan without scenarios": ('[scenarios]\nsetup = "axes"\nshift_mm = 4.0', "", "needs [scenarios]"),
+    "a robust plan without scenarios": (
+        '[scenarios]\nsetup = "axes"\nshift_mm = 4.0',
+        "",
+        "needs [scenarios]",
+    ),
     "a shift of nothing": ("shift_mm = 4.0", "shift_mm = 0.0", "needs a positive shift_mm"),
     "random shifts without a number": ('setup = "axes"', 'setup = "random"', "needs number"),
-    "a density factor of one": ("shift_mm = 4.0", "shift_mm = 4.0\ndensity_factors = [1.0]", "makes no sense"),
+    "a density factor of one": (
+        "shift_mm = 4.0",
+        "shift_mm = 4.0\ndensity_factors = [1.0]",
+        "makes no sense",
+    ),
     "two sources": ('phantom = "water-box"', 'phantom = "water-box"\nimported = "x"', "exactly one of"),
     "no source": ('phantom = "water-box"\n', "", "exactly one of"),
     "no HU table": ('hu_table = "phantom"\n', "", "case.hu_table: this key is needed"),
@@ -50,7 +62,11 @@ BROKEN = {
     "two criteria": ('["target", "body", "mean"]', '["target", "body"]', "pareto.criteria"),
     "no objectives": ("[[objectives]]", "[[targets]]", "objectives"),
     "an infinite weight": ("weight = 100.0", "weight = inf", "objectives[0].weight"),
-    "a cut-off beyond reason": ("lateral_cutoff_mm = 40.0", "lateral_cutoff_mm = 4e9", "dose.lateral_cutoff_mm"),
+    "a cut-off beyond reason": (
+        "lateral_cutoff_mm = 40.0",
+        "lateral_cutoff_mm = 4e9",
+        "dose.lateral_cutoff_mm",
+    ),
 }
 
 
@@ -68,7 +84,9 @@ def test_a_broken_study_is_told_with_its_key(kind, tmp_path):
 
 def test_mistakes_are_told_with_their_lines(tmp_path):
     path = tmp_path / "broken.toml"
-    path.write_text(STUDY.replace("weight = 20.0", "weight = -20.0").replace("fractions = 10", "fractions = 0"))
+    path.write_text(
+        STUDY.replace("weight = 20.0", "weight = -20.0").replace("fractions = 10", "fractions = 0")
+    )
     lines = path.read_text().splitlines()
     with pytest.raises(StudyError) as error:
         load_study(path)
@@ -85,7 +103,15 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 def test_the_list_of_keys_names_every_table_and_function():
     keys = list_keys()
-    for name in ("[case]", "[beams]", "[[objectives]]", "[[goals]]", "[pareto]", "squared_underdose", "margin_mm"):
+    for name in (
+        "[case]",
+        "[beams]",
+        "[[objectives]]",
+        "[[goals]]",
+        "[pareto]",
+        "squared_underdose",
+        "margin_mm",
+    ):
         assert name in keys
 
 

@@ -65,7 +65,14 @@ def test_arrays_differ_by_content_shape_and_dtype():
     array = np.arange(6, dtype=np.float32)
     digests = [
         digest_of_array(a)
-        for a in (array, array.reshape(2, 3), array.reshape(3, 2), array.astype(np.float64), array + 1, array[:0])
+        for a in (
+            array,
+            array.reshape(2, 3),
+            array.reshape(3, 2),
+            array.astype(np.float64),
+            array + 1,
+            array[:0],
+        )
     ]
     assert len(set(digests)) == 6
 
@@ -78,7 +85,9 @@ def test_the_layout_in_memory_does_not_matter():
 
 def test_code_has_a_digest_by_module_and_by_package():
     assert digest_of_code(("engine.optimise.solver",)) != digest_of_code(("engine.optimise.problem",))
-    assert digest_of_code(("engine.optimise", "engine.model")) == digest_of_code(("engine.model", "engine.optimise"))
+    assert digest_of_code(("engine.optimise", "engine.model")) == digest_of_code(
+        ("engine.model", "engine.optimise")
+    )
     assert digest_of_code(("engine.optimise",)) != digest_of_code(("engine.optimise.solver",))
 
 
@@ -110,7 +119,9 @@ def test_files_differ_by_name_and_content_not_by_order_or_folder(tmp_path):
     two[0].write_bytes(b"changed")
     assert digest_of_files(one) != digest_of_files(two)
     one[1].rename(tmp_path / "one" / "c")
-    assert digest_of_files([one[0], tmp_path / "one" / "c"]) != digest_of_files([one[0], tmp_path / "two" / "b"])
+    assert digest_of_files([one[0], tmp_path / "one" / "c"]) != digest_of_files(
+        [one[0], tmp_path / "two" / "b"]
+    )
 
 
 def test_provenance_says_from_what_when_and_with_which_versions():

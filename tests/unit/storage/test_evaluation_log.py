@@ -98,7 +98,9 @@ def test_a_changed_byte_in_the_last_record_is_noticed(path):
         assert replayed(path) == (2, 2 * whole)
 
 
-@pytest.mark.parametrize("tail", [bytes(500), b"\xff" * 500, struct.pack("<II", 2**32 - 1, 2**32 - 1) + bytes(100)])
+@pytest.mark.parametrize(
+    "tail", [bytes(500), b"\xff" * 500, struct.pack("<II", 2**32 - 1, 2**32 - 1) + bytes(100)]
+)
 def test_garbage_at_the_end_is_cut_off(path, tail):
     fill(path, 2)
     size = path.stat().st_size
@@ -231,7 +233,9 @@ log.close(finished=True)
 def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_does(path, tmp_path, request):
     def run(log, result, kill_at):
         return subprocess.run(
-            [sys.executable, "-c", SOLVE, str(log), str(result), str(kill_at)], cwd=request.config.rootpath, check=False
+            [sys.executable, "-c", SOLVE, str(log), str(result), str(kill_at)],
+            cwd=request.config.rootpath,
+            check=False,
         ).returncode
 
     assert run(tmp_path / "undisturbed.log", tmp_path / "undisturbed.npz", 0) == 0

@@ -36,7 +36,8 @@ def store(tmp_path_factory, column):
 
 def same(a, b):
     return (a.n_beamlet, a.n_entry) == (b.n_beamlet, b.n_entry) and all(
-        getattr(a, name).dtype == getattr(b, name).dtype and np.array_equal(getattr(a, name), getattr(b, name))
+        getattr(a, name).dtype == getattr(b, name).dtype
+        and np.array_equal(getattr(a, name), getattr(b, name))
         for name in ARRAYS
     )
 

@@ -48,7 +48,9 @@ def thing(store):
 def same(arrays, attributes):
     return (
         set(arrays) == set(ARRAYS)
-        and all(arrays[name].dtype == a.dtype and np.array_equal(arrays[name], a) for name, a in ARRAYS.items())
+        and all(
+            arrays[name].dtype == a.dtype and np.array_equal(arrays[name], a) for name, a in ARRAYS.items()
+        )
         and attributes == ATTRIBUTES
     )
 
