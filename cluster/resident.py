@@ -151,7 +151,7 @@ class ResidentRows:
                 _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
                 self._actors = []
                 last = error
-        raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS} times in a row ({last})") from last
+        raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
 
     def _build(self) -> None:
         workers = known_workers(self._client)

@@ -1,5 +1,6 @@
 """Tile columns and optimisation problems made from small dense matrices, whose products numpy can check."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,10 +49,7 @@ def columns_of_dense(
 ) -> list[tuple[int, TileColumn]]:
     """Return the blocks of a dense matrix (n_row, n_beamlet), with the number of each block's first beamlet."""
     begins = np.cumsum([0, *block_sizes])
-    return [
-        (int(a), column_of_dense(dose_gy[:, a:b], brick_size))
-        for a, b in zip(begins[:-1], begins[1:], strict=True)
-    ]
+    return [(int(a), column_of_dense(dose_gy[:, a:b], brick_size)) for a, b in itertools.pairwise(begins)]
 
 
 def dense_of_columns(columns: Sequence[tuple[int, TileColumn]], n_row: int, brick_size: int) -> F64:

@@ -1,5 +1,7 @@
 """Robust forms: soft maxima, soft extreme doses, the smoothing schedule."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_the_soft_maximum_tends_to_the_maximum(v):
     exact, _ = soft_maximum(v, equal_prior(v), 0.0)
     assert exact == v.max()
     gaps = [exact - soft_maximum(v, equal_prior(v), t)[0] for t in (10.0, 1.0, 0.1, 1e-6)]
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(gaps[:-1], gaps[1:], strict=True))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(gaps))
     # 1e-6 * ln 8.
     assert gaps[-1] <= 3e-6
 

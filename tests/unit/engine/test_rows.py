@@ -1,5 +1,7 @@
 """Rows of tiles: the two products against their dense twins, cutting, sharing out."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,10 +80,7 @@ def test_doses_do_not_depend_on_how_bricks_are_grouped(cuts):
     weight = np.random.default_rng(16).uniform(0.0, 3.0, N_BEAMLET)
     whole = rows_of_columns(columns, 0, N_BRICK, BRICK).dose(weight)
     edges = [0, *sorted(cuts), N_BRICK]
-    parts = [
-        rows_of_columns(columns, a, b - a, BRICK).dose(weight)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [rows_of_columns(columns, a, b - a, BRICK).dose(weight) for a, b in itertools.pairwise(edges)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 

@@ -1,5 +1,6 @@
 """Influence tiles at rest: whole, by bricks, damaged."""
 
+import itertools
 import zipfile
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_doses_do_not_depend_on_which_bricks_are_read_together(store, column, cu
     whole = rows_of_columns([(0, column)], 0, N_BRICK, BRICK).dose(weight)
     edges = [0, *sorted(cuts), N_BRICK]
     parts = []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in itertools.pairwise(edges):
         # As on a worker: the range that is read is wider than the group that is cut out of it.
         read = read_tiles(store, DIGEST, (max(0, a - 1), b - a + 1))
         parts.append(rows_of_columns([(0, read)], a, b - a, BRICK).dose(weight))
