@@ -125,7 +125,7 @@ class Store:
                             chunks=shape,
                             serializer=BytesCodec(),
                             compressors=[
-                                BloscCodec(cname="zstd", clevel=3, typesize=array.dtype.itemsize),
+                                BloscCodec(cname="zstd", clevel=1, typesize=array.dtype.itemsize),
                                 Crc32cCodec(),
                             ],
                         )
