@@ -55,6 +55,15 @@ class FrontPlan:
         return "balanced" if max(self.emphasis) - min(self.emphasis) < 1e-9 else "point"
 
 
+@dataclass(frozen=True)
+class JudgedPlan:
+    """A plan of a front judged: factor of its normalisation (None: none), evaluation, CPU seconds of its dose."""
+
+    factor: float | None
+    evaluation: DoseEvaluation
+    cpu_s: float
+
+
 def pareto_spec(study: Study) -> ParetoSpec:
     """Return the study's [pareto] table.
 
@@ -113,7 +122,7 @@ def judge_front(
     placement: Placement,
     nominal: Scenario,
     plans: Sequence[FrontPlan],
-) -> list[DoseEvaluation]:
+) -> list[JudgedPlan]:
     """Compute the final dose of every plan, normalise it and judge it."""
     case, grid = reference.case, placement.report.layout.grid
     doses = forward_doses(
@@ -128,22 +137,23 @@ def judge_front(
     evaluator = Evaluator(
         regions, study_goals(study), axis_gy, study.prescription.target, study.prescription.dose_gy
     )
-    evaluations = []
+    judged = []
     with run.reporter.stage("judge", len(plans), "plans") as steps:
-        for (dose_gy,) in doses:
-            on_ct = on_ct_grid(case, grid, dose_gy)
+        for (final,) in doses:
+            on_ct = on_ct_grid(case, grid, final.dose_gy)
             factor = normalisation_factor(study, case, on_ct)
-            evaluations.append(evaluator.evaluate(nominal, on_ct * np.float32(factor or 1.0)))
+            evaluation = evaluator.evaluate(nominal, on_ct * np.float32(1.0 if factor is None else factor))
+            judged.append(JudgedPlan(factor, evaluation, final.cpu_s))
             steps.advance(1)
-    return evaluations
+    return judged
 
 
 def tell_front(
-    run: Run,
     study: Study,
     reference: CaseRef,
+    influence: Influence,
     plans: Sequence[FrontPlan],
-    evaluations: Sequence[DoseEvaluation],
+    judged: Sequence[JudgedPlan],
     output: Path,
 ) -> Path:
     """Write front.html, front.json and the weights of all plans; returns the path of the page."""
@@ -153,6 +163,7 @@ def tell_front(
     names = [_plan_name(plan, spec.criteria, number) for number, plan in enumerate(plans, start=1)]
     summary = FrontSummary(
         title=f"{study.name}: Pareto front",
+        normalisation=study.prescription.normalise,
         case=case_summary(study, reference),
         prescription=PrescriptionSummary(
             dose_gy=study.prescription.dose_gy,
@@ -174,13 +185,21 @@ def tell_front(
                 weights=plan.factors,
                 values=plan.values,
                 dominated=bool(worse),
-                goals=evaluation.goals,
+                factor=judgement.factor,
+                goals=judgement.evaluation.goals,
                 stopping_reason=plan.solve.result.reason,
             )
-            for name, plan, worse, evaluation in zip(names, plans, beaten, evaluations, strict=True)
+            for name, plan, worse, judgement in zip(names, plans, beaten, judged, strict=True)
         ),
         provenance=provenance_summary(
-            run, study, reference, {"front": digest_of([plan.solve.digest for plan in plans])}
+            study,
+            reference,
+            {"front": digest_of([plan.solve.digest for plan in plans])},
+            {
+                "dose": influence.cpu_s,
+                "optimise": sum(plan.solve.cpu_s for plan in plans),
+                "final dose": sum(judgement.cpu_s for judgement in judged),
+            },
         ),
         notes=(
             "Criterion values are those of the optimiser: nominal scenario, its own grid, before normalisation. "
@@ -188,9 +207,10 @@ def tell_front(
             *reference.case.notes,
         ),
     )
+    drawn = {name for _, name in study.structure_names()} - {reference.case.external.name}
     shown = {
-        name: [curve for curve in evaluation.curves if curve.kind != "EXTERNAL"]
-        for name, plan, evaluation in zip(names, plans, evaluations, strict=True)
+        name: [curve for curve in judgement.evaluation.curves if curve.structure in drawn]
+        for name, plan, judgement in zip(names, plans, judged, strict=True)
         if plan.role != "point"
     }
     page = write_front_report(summary, shown, output)

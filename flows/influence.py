@@ -1,6 +1,7 @@
 """Stages dose and keep: find the influence tiles in the store, have workers compute those that are missing."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from engine.model.scenario import Scenario
@@ -46,11 +47,10 @@ def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenar
         if tasks:
             from cluster.submit import run_tasks
 
-            for made, cpu_s in run_tasks(
+            for made in run_tasks(
                 run.client, compute_blocks, tasks, lambda number: steps.advance(len(tasks[number].blocks))
             ):
                 records.update({record.digest: record for record in made})
-                run.cpu_s["dose"] = run.cpu_s.get("dose", 0.0) + cpu_s
     blocks_by_scenario = []
     for of_beams in digests:
         blocks_of_scenario = []
@@ -107,7 +107,11 @@ def _find_blocks(run: Run, digests: Sequence[str], records: dict[str, BlockRecor
         if digest in known:
             values = known[digest]
             records[digest] = BlockRecord(
-                digest, tuple(values["brick"]), tuple(values["n_mini"]), int(values["n_entry"])
+                digest,
+                tuple(values["brick"]),
+                tuple(values["n_mini"]),
+                int(values["n_entry"]),
+                float(values["cpu_s"]),
             )
         else:
             # A run was killed between its blocks and its manifest.
@@ -118,13 +122,4 @@ def _find_blocks(run: Run, digests: Sequence[str], records: dict[str, BlockRecor
 def _keep_manifest(run: Run, digests: Sequence[str], records: dict[str, BlockRecord]) -> None:
     manifest = digest_of(list(digests))
     if not run.store.has_record(MATRIX, manifest):
-        content = [
-            {
-                "digest": digest,
-                "brick": list(records[digest].brick),
-                "n_mini": list(records[digest].n_mini),
-                "n_entry": records[digest].n_entry,
-            }
-            for digest in digests
-        ]
-        run.store.write_record(MATRIX, manifest, content)
+        run.store.write_record(MATRIX, manifest, [asdict(records[digest]) for digest in digests])

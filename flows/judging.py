@@ -1,7 +1,7 @@
 """Stage judge: the final dose in every scenario, on the report's grid and the CT grid, normalised and evaluated."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,14 @@ class DoseLoss:
 
 
 @dataclass(frozen=True)
+class FinalDose:
+    """A dose on some grid, all beams together, and the CPU seconds it took, whenever it was computed."""
+
+    dose_gy: F32
+    cpu_s: float
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A plan judged.
 
@@ -71,6 +79,8 @@ class Judgement:
         What the cut-off and threshold left out.
     set_kind
         Whether scenarios are design points or samples.
+    cpu_s
+        CPU seconds of all doses that were computed for the judgement.
     """
 
     factor: float | None
@@ -84,6 +94,7 @@ class Judgement:
     grid_comparison: tuple[GridDifference, ...]
     loss: DoseLoss
     set_kind: ScenarioSetKind
+    cpu_s: float
 
 
 def judge_plan(
@@ -96,9 +107,8 @@ def judge_plan(
     wanted = [(placement.report, scenario) for scenario in scenarios]
     everywhere = [*wanted, (placement.optimiser, scenarios[0])]
     (forward,) = forward_doses(run, placement, everywhere, [weight], "final dose")
-    matrix_gy = matrix_dose(run, placement, influence, weight)
-    exact_gy = forward[-1]
-    unscaled = on_ct_grid(case, placement.report.layout.grid, forward[0])
+    matrix = matrix_dose(run, placement, influence, weight)
+    unscaled = on_ct_grid(case, placement.report.layout.grid, forward[0].dose_gy)
     factor = normalisation_factor(study, case, unscaled)
     scale = np.float32(1.0 if factor is None else factor)
     goals = study_goals(study)
@@ -109,27 +119,43 @@ def judge_plan(
     evaluations = [evaluator.evaluate(scenarios[0], nominal_gy)]
     with run.reporter.stage("judge", len(scenarios), "scenarios") as steps:
         steps.advance(1)
-        for scenario, dose_gy in zip(scenarios[1:], forward[1:-1], strict=True):
-            on_ct = on_ct_grid(case, placement.report.layout.grid, dose_gy) * scale
+        for scenario, final in zip(scenarios[1:], forward[1:-1], strict=True):
+            on_ct = on_ct_grid(case, placement.report.layout.grid, final.dose_gy) * scale
             evaluations.append(evaluator.evaluate(scenario, on_ct))
             steps.advance(1)
     set_kind: ScenarioSetKind = "sampled" if study.scenarios.setup == "random" else "design"
     coarse = evaluate_on_optimiser_grid(
-        study, case, placement, goals, axis_gy, scenarios[0], matrix_gy * scale
+        study, case, placement, goals, axis_gy, scenarios[0], matrix.dose_gy * scale
     )
     return Judgement(
         factor,
         weight * float(scale),
         nominal_gy,
         placement.report.layout.grid,
-        forward[0] * scale,
+        forward[0].dose_gy * scale,
         tuple(evaluations),
-        robustness_table(goals, evaluations[0], evaluations, set_kind) if len(evaluations) > 1 else (),
+        _robustness(goals, evaluations, set_kind),
         dvh_bands(evaluations[0], evaluations),
         compare_grids(coarse, evaluations[0]),
-        dose_loss(study, case, placement, matrix_gy * scale, exact_gy * scale),
+        dose_loss(study, case, placement, matrix.dose_gy * scale, forward[-1].dose_gy * scale),
         set_kind,
+        sum(final.cpu_s for final in (*forward, matrix)),
     )
+
+
+def _robustness(
+    goals: Sequence[Goal], evaluations: Sequence[DoseEvaluation], kind: ScenarioSetKind
+) -> tuple[RobustnessRow, ...]:
+    """Return goals over scenarios; of a sampled set the samples alone count, each as much as the others."""
+    if len(evaluations) == 1:
+        return ()
+    judged = list(evaluations)
+    if kind == "sampled":
+        judged = [
+            replace(e, scenario=replace(e.scenario, probability=1.0 / (len(evaluations) - 1)))
+            for e in evaluations[1:]
+        ]
+    return robustness_table(goals, evaluations[0], judged, kind)
 
 
 def study_goals(study: Study) -> tuple[Goal, ...]:
@@ -143,7 +169,7 @@ def forward_doses(
     wanted: Sequence[tuple[PatientRef, Scenario]],
     weights: Sequence[F64],
     name: str,
-) -> list[list[F32]]:
+) -> list[list[FinalDose]]:
     """Return the full dose of every plan on each wanted grid in each wanted scenario, beams summed in their order.
 
     Parameters
@@ -189,10 +215,7 @@ def forward_doses(
         if tasks:
             from cluster.submit import run_tasks
 
-            cpu_s = sum(
-                run_tasks(run.client, compute_forward, tasks, lambda n: steps.advance(len(tasks[n].digests)))
-            )
-            run.cpu_s["final dose"] = run.cpu_s.get("final dose", 0.0) + cpu_s
+            run_tasks(run.client, compute_forward, tasks, lambda n: steps.advance(len(tasks[n].digests)))
     n_beam = len(placement.beams)
     return [
         [_sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)]) for place in range(len(wanted))]
@@ -200,7 +223,7 @@ def forward_doses(
     ]
 
 
-def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> F32:
+def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> FinalDose:
     """Return the nominal dose that the stored tiles give: what the optimiser saw, on its grid."""
     blocks = [(begin, record.digest) for begin, record in influence.blocks[0]]
     digest = digest_of({"blocks": [d for _, d in blocks], "weight": digest_of_array(weight)})
@@ -212,13 +235,14 @@ def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F6
     return _sum_of(run, [digest])
 
 
-def _sum_of(run: Run, digests: Sequence[str]) -> F32:
-    total: F64 | None = None
-    for digest in digests:
-        arrays, _ = run.store.read_arrays(BEAM_DOSE, digest)
-        total = arrays["dose_gy"].astype(np.float64) if total is None else total + arrays["dose_gy"]
-    assert total is not None  # noqa: S101 - a study has at least one beam
-    return total.astype(np.float32)
+def _sum_of(run: Run, digests: Sequence[str]) -> FinalDose:
+    stored = [run.store.read_arrays(BEAM_DOSE, digest) for digest in digests]
+    total = np.zeros(stored[0][0]["dose_gy"].shape, dtype=np.float64)
+    for arrays, _ in stored:
+        total += arrays["dose_gy"]
+    return FinalDose(
+        total.astype(np.float32), sum(attributes["provenance"]["cpu_s"] for _, attributes in stored)
+    )
 
 
 def on_ct_grid(case: Case, grid: Grid, dose_gy: F32) -> F32:

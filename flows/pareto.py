@@ -35,7 +35,5 @@ def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     nominal = as_task("vary", lambda: stages.vary(study))[0]
     influence = as_task("dose", lambda: stages.dose(run, placement, [nominal]))
     plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
-    evaluations = as_task(
-        "judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans)
-    )
-    return as_task("tell", lambda: front.tell_front(run, study, reference, plans, evaluations, output))
+    judged = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
+    return as_task("tell", lambda: front.tell_front(study, reference, influence, plans, judged, output))

@@ -62,7 +62,9 @@ def _plan(run: Run, study: Study, folder: Path, output: Path) -> Path:
     influence = as_task("dose", lambda: stages.dose(run, placement, scenarios))
     solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence))
     judgement = as_task("judge", lambda: stages.judge(run, study, reference, placement, influence, solve))
-    return as_task("tell", lambda: stages.tell(run, study, reference, placement, solve, judgement, output))
+    return as_task(
+        "tell", lambda: stages.tell(run, study, reference, placement, influence, solve, judgement, output)
+    )
 
 
 def read_and_place(run: Run, study: Study, folder: Path) -> tuple[CaseRef, Placement]:

@@ -67,11 +67,17 @@ class Influence:
         """Entries of all scenarios."""
         return sum(record.n_entry for blocks in self.blocks for _, record in blocks)
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that the blocks took, whenever they were computed."""
+        return sum(record.cpu_s for blocks in self.blocks for _, record in blocks)
+
 
 @dataclass(frozen=True)
 class Solve:
-    """A finished solve in the store."""
+    """A finished solve in the store; ``cpu_s`` is what workers spent on it since its last interruption."""
 
     digest: str
     result: SolveResult
     terms: tuple[Term, ...]
+    cpu_s: float

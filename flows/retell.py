@@ -8,19 +8,20 @@ from flows import stages
 from flows.cases import case_of_study
 from flows.judging import Judgement
 from flows.progress import Reporter
-from flows.references import CaseRef, Placement, Solve
+from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.telling import export_dose
 from storage.store import Store
 
 
-def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Solve, Judgement]:
+def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Influence, Solve, Judgement]:
     study = load_study(study_file)
     reference = stages.read(run, study, case_of_study(run, study.case, study_file.parent), study_file.parent)
     placement = stages.place(run, study, reference)
     influence = stages.dose(run, placement, stages.vary(study))
     solve = stages.optimise(run, study, reference, placement, influence)
-    return reference, placement, solve, stages.judge(run, study, reference, placement, influence, solve)
+    judgement = stages.judge(run, study, reference, placement, influence, solve)
+    return reference, placement, influence, solve, judgement
 
 
 def _existing(store: Path) -> Store:
@@ -40,8 +41,8 @@ def tell_again(study_file: Path, store: Path, output: Path) -> Path:
         If something the plan needs is not in the store.
     """
     with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
-        reference, placement, solve, judgement = _look_up(run, study_file)
-        return stages.tell(run, load_study(study_file), reference, placement, solve, judgement, output)
+        found = _look_up(run, study_file)
+        return stages.tell(run, load_study(study_file), *found, output)
 
 
 def export_again(study_file: Path, store: Path, folder: Path) -> Path:
@@ -53,5 +54,5 @@ def export_again(study_file: Path, store: Path, folder: Path) -> Path:
         If something the plan needs is not in the store.
     """
     with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
-        reference, _, _, judgement = _look_up(run, study_file)
+        reference, _, _, _, judgement = _look_up(run, study_file)
         return export_dose(run, reference, judgement, folder)

@@ -36,8 +36,6 @@ class Run:
     cluster: str = "local"
     n_worker: int | None = None
     may_compute: bool = True
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of workers by stage, for what was computed in this run."""
     _open: ExitStack = field(default_factory=ExitStack)
     _client: "Client | None" = None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,6 +143,8 @@ def solve_digest(
             "prescription_gy": prescription_gy,
             "start": start,
             "code": digest_of_code(_SOLVE_CODE),
+            # Another scipy may take other steps: its solve is another one, and so is the log of it.
+            "scipy": version("scipy"),
         }
     )
 
@@ -171,6 +174,7 @@ def find_weights(
         with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
             problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
             steps.found(log.n_replayable)
+            cpu_before_s = tiles.cpu_s()
 
             def evaluate(weight: F64, temperature: float) -> Evaluation:
                 known = log.replay(weight, temperature)
@@ -191,12 +195,12 @@ def find_weights(
                 lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
                 options,
             )
-        _write_solve(run, digest, result, tiles.cpu_s())
-        run.cpu_s["optimise"] = tiles.cpu_s()
+        cpu_s = tiles.cpu_s() - cpu_before_s
+        _write_solve(run, digest, result, cpu_s)
         finished = True
     finally:
         log.close(finished)
-    return Solve(digest, result, problem.terms)
+    return Solve(digest, result, problem.terms, cpu_s)
 
 
 def uniform_start(problem: Problem, prepared: OptimiserInput, prescription_gy: float) -> F64:
@@ -269,4 +273,4 @@ def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
         attributes["reason"],
         bool(attributes["converged"]),
     )
-    return Solve(digest, result, terms)
+    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]))

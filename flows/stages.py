@@ -138,9 +138,10 @@ def tell(
     study: Study,
     reference: CaseRef,
     placement: Placement,
+    influence: Influence,
     solve: Solve,
     judgement: Judgement,
     output: Path,
 ) -> Path:
     """Write report, summary and RT Dose; returns the path of the report."""
-    return write_results(run, study, reference, placement, solve, judgement, output)
+    return write_results(run, study, reference, placement, influence, solve, judgement, output)

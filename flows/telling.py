@@ -13,7 +13,7 @@ from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
 from flows.judging import Judgement
-from flows.references import CaseRef, Placement, Solve
+from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     BeamSummary,
     CaseSummary,
@@ -46,12 +46,13 @@ def write_results(
     study: Study,
     reference: CaseRef,
     placement: Placement,
+    influence: Influence,
     solve: Solve,
     judgement: Judgement,
     output: Path,
 ) -> Path:
     """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
-    summary = plan_summary(run, study, reference, placement, solve, judgement)
+    summary = plan_summary(study, reference, placement, influence, solve, judgement)
     report = write_plan_report(
         summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output
     )
@@ -103,7 +104,12 @@ def export_dose(run: Run, reference: CaseRef, judgement: Judgement, folder: Path
 
 
 def plan_summary(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, solve: Solve, judgement: Judgement
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    influence: Influence,
+    solve: Solve,
+    judgement: Judgement,
 ) -> PlanSummary:
     """Gather every number of the report."""
     case, nominal = reference.case, judgement.evaluations[0]
@@ -160,7 +166,12 @@ def plan_summary(
         ),
         grid_comparison=judgement.grid_comparison,
         convergence=convergence(study, solve),
-        provenance=provenance_summary(run, study, reference, {"solve": solve.digest}),
+        provenance=provenance_summary(
+            study,
+            reference,
+            {"solve": solve.digest},
+            {"dose": influence.cpu_s, "optimise": solve.cpu_s, "final dose": judgement.cpu_s},
+        ),
         notes=(*study_notes(study), *case.notes),
     )
 
@@ -217,9 +228,9 @@ def convergence(study: Study, solve: Solve) -> ConvergenceSummary:
 
 
 def provenance_summary(
-    run: Run, study: Study, reference: CaseRef, digests: dict[str, str]
+    study: Study, reference: CaseRef, digests: dict[str, str], cpu_s: dict[str, float]
 ) -> ProvenanceSummary:
-    """Say what produced the numbers."""
+    """Say what produced the numbers, and how long it took, whenever that was."""
     libraries = ("numpy", "scipy", "numba", "zarr", "dask", "prefect", "pydicom")
     return ProvenanceSummary(
         nightbeam_version=version("nightbeam"),
@@ -227,6 +238,6 @@ def provenance_summary(
         store_digests={"case": reference.digest, "density": reference.density_digest, **digests},
         libraries={name: version(name) for name in libraries},
         seeds={"scenarios": study.scenarios.seed} if study.scenarios.setup == "random" else {},
-        cpu_s=dict(run.cpu_s),
+        cpu_s=cpu_s,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )

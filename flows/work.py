@@ -15,9 +15,11 @@ from engine.geometry.resample import average_onto
 from engine.influence.rows import rows_of_columns
 from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
+from engine.model.influence import TileColumn
 from engine.model.scenario import Scenario
 from engine.optimise.group import GroupEvaluator, regions_of_group
 from storage.digest import provenance
+from storage.influence import KIND as INFLUENCE
 from storage.influence import read_tiles, write_tiles
 from storage.store import Store
 
@@ -77,16 +79,19 @@ class BlockRecord:
         Bricks with tiles and the number of mini-blocks in each.
     n_entry
         Entries above the threshold.
+    cpu_s
+        CPU seconds that it took, its share of what it had in common with others included.
     """
 
     digest: str
     brick: tuple[int, ...]
     n_mini: tuple[int, ...]
     n_entry: int
+    cpu_s: float
 
 
-def compute_blocks(task: DoseTask) -> tuple[list[BlockRecord], float]:
-    """Compute and publish blocks; returns their records and the CPU seconds."""
+def compute_blocks(task: DoseTask) -> list[BlockRecord]:
+    """Compute and publish blocks; returns their records."""
     begin_s = time.process_time()
     patient, _ = _patient(task.patient.store, task.patient.density)
     layout = task.patient.layout
@@ -95,29 +100,27 @@ def compute_blocks(task: DoseTask) -> tuple[list[BlockRecord], float]:
     )
     columns = task.engine.tile_columns(view, task.beamlets, task.blocks, task.scenario.density_factor)
     store = Store(task.patient.store)
-    cpu_s = time.process_time() - begin_s
+    shared_cpu_s = (time.process_time() - begin_s) / len(columns)
     records = []
     for block, digest, column in zip(task.blocks, task.digests, columns, strict=True):
+        begin_s = time.process_time()
         made_from = {**task.made_from, "block": block}
-        write_tiles(store, digest, column, provenance(made_from, cpu_s / len(columns)))
-        tile_begin = column.segment_begin[:: column.n_beamlet]
-        records.append(
-            BlockRecord(
-                digest,
-                tuple(int(b) for b in column.brick),
-                tuple(int(n) for n in np.diff(tile_begin)),
-                column.n_entry,
-            )
-        )
-    return records, time.process_time() - begin_s
+        write_tiles(store, digest, column, provenance(made_from, shared_cpu_s))
+        records.append(_record(digest, column, shared_cpu_s + time.process_time() - begin_s))
+    return records
 
 
 def record_of_block(store: Store, digest: str) -> BlockRecord:
     """Return the record of a block that is in the store."""
-    column = read_tiles(store, digest)
+    with store.open_arrays(INFLUENCE, digest) as (_, attributes):
+        cpu_s = float(attributes["provenance"]["cpu_s"])
+    return _record(digest, read_tiles(store, digest), cpu_s)
+
+
+def _record(digest: str, column: TileColumn, cpu_s: float) -> BlockRecord:
     tile_begin = column.segment_begin[:: column.n_beamlet]
     return BlockRecord(
-        digest, tuple(map(int, column.brick)), tuple(map(int, np.diff(tile_begin))), column.n_entry
+        digest, tuple(map(int, column.brick)), tuple(map(int, np.diff(tile_begin))), column.n_entry, cpu_s
     )
 
 
@@ -179,8 +182,8 @@ class ForwardTask:
     digests: tuple[str, ...]
 
 
-def compute_forward(task: ForwardTask) -> float:
-    """Compute and publish a beam's doses on their grid; returns the CPU seconds."""
+def compute_forward(task: ForwardTask) -> None:
+    """Compute and publish a beam's doses on their grid."""
     begin_s = time.process_time()
     patient, _ = _patient(task.patient.store, task.patient.density)
     layout = task.patient.layout
@@ -191,7 +194,7 @@ def compute_forward(task: ForwardTask) -> float:
     for weight, digest in zip(task.weights, task.digests, strict=True):
         rows = task.engine.forward(view, task.beamlets, weight, task.scenario.density_factor)
         _write_dose(store, digest, layout, rows, time.process_time() - begin_s)
-    return time.process_time() - begin_s
+        begin_s = time.process_time()
 
 
 def _write_dose(store: Store, digest: str, layout: BrickLayout, rows: F32 | F64, cpu_s: float) -> None:
@@ -214,15 +217,14 @@ class MatrixDoseTask:
     digest: str
 
 
-def compute_matrix_dose(task: MatrixDoseTask) -> float:
-    """Compute and publish the dose of stored tiles; returns the CPU seconds."""
+def compute_matrix_dose(task: MatrixDoseTask) -> None:
+    """Compute and publish the dose of stored tiles."""
     begin_s = time.process_time()
     store = Store(task.patient.store)
     layout = task.patient.layout
     columns = [(begin, read_tiles(store, digest)) for begin, digest in task.blocks]
     rows = rows_of_columns(columns, 0, layout.n_brick, layout.brick_size).dose(task.weight)
     _write_dose(store, task.digest, layout, rows, time.process_time() - begin_s)
-    return time.process_time() - begin_s
 
 
 def mini_blocks_per_brick(records: Sequence[BlockRecord], n_brick: int) -> I64:

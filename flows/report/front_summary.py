@@ -19,6 +19,8 @@ class CriterionSummary(ReportModel):
 class FrontPlanSummary(ReportModel):
     """One plan: weights and values have one entry a criterion, in the order of the criteria.
 
+    ``factor`` is that of its normalisation, after which goals and curves were taken (None: not normalised).
+
     ``role``: an anchor minimises one criterion, the balanced plan is the one proposed as a start.
     """
 
@@ -27,6 +29,7 @@ class FrontPlanSummary(ReportModel):
     weights: tuple[float, ...]
     values: tuple[float, ...]
     dominated: bool
+    factor: float | None = Field(default=None, gt=0.0)
     goals: tuple[GoalResult, ...] = ()
     stopping_reason: str
 
@@ -38,6 +41,7 @@ class FrontSummary(ReportModel):
     title: str
     case: CaseSummary
     prescription: PrescriptionSummary
+    normalisation: str
     criteria: tuple[CriterionSummary, ...] = Field(min_length=2)
     plans: tuple[FrontPlanSummary, ...] = Field(min_length=1)
     provenance: ProvenanceSummary

@@ -45,6 +45,7 @@ def _summary(n: int = 3) -> FrontSummary:
             name="C-shape", source="built-in phantom", patient_position="HFS",
             ct_grid=GridSummary(spacing_mm_xyz=(2.5, 2.5, 2.5), shape_xyz=(100, 90, 80)),
         ),
+        normalisation="D95% = 100 %",
         prescription=PrescriptionSummary(dose_gy=50.0, n_fraction=25, target="PTV"),
         criteria=tuple(
             CriterionSummary(name=f"{NAMES[i]} & $", unit="Gy²", terms=(f"{NAMES[i]}: squared overdose above 20 Gy",))
