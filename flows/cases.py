@@ -1,10 +1,11 @@
 """Cases into the store: from DICOM folders, and from built-in phantoms by way of DICOM."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import CaseError, StudyError
-from engine.phantoms import PHANTOMS
+from engine.phantoms import PHANTOMS, slabs
 from engine.spec.study import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, write_case, write_reference
@@ -17,18 +18,29 @@ IMPORT, NAME = "import", "case_name"
 _READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
 
 
-def write_phantom(name: str, folder: Path) -> int:
+def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
     """Write a built-in phantom as a CT series and an RT Structure Set; returns the number of files.
+
+    Parameters
+    ----------
+    name
+        Name of the phantom.
+    folder
+        Where to write.
+    layers
+        Thickness in mm and Hounsfield units of every layer, for the phantom ``slabs`` alone.
 
     Raises
     ------
     CaseError
-        If no phantom has that name.
+        If no phantom has that name, or layers were given for another one.
     """
     if name not in PHANTOMS:
         raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     folder.mkdir(parents=True, exist_ok=True)
-    case = PHANTOMS[name]()
+    if layers and name != "slabs":
+        raise CaseError(f"phantom '{name}' has no layers (they are for the phantom 'slabs')")
+    case = slabs(layers) if layers else PHANTOMS[name]()
     write_structures(case, folder, write_ct(case, folder))
     return len(list(folder.glob("*.dcm")))
 

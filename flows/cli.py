@@ -193,11 +193,18 @@ def export(study: Path, store: Path, dicom: Path) -> None:
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to."
 )
+@click.option(
+    "--layer", "layers", type=(float, float), multiple=True, metavar="MM HU",
+    help="A layer of the phantom 'slabs': thickness and HU, from front to back; give one for each layer.",
+)  # fmt: skip
 @clear_errors
-def phantom(name: str | None, dicom: Path | None) -> None:
-    """Write a built-in phantom as a DICOM CT series and RT Structure Set.
+def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...]) -> None:
+    r"""Write a built-in phantom as a DICOM CT series and RT Structure Set.
 
-    Without NAME, lists the phantoms.
+    Without NAME, lists the phantoms. Slabs of your own, water, aluminium-like and lung:
+
+    \b
+      nightbeam phantom slabs --dicom DIR --layer 30 0 --layer 20 2000 --layer 70 -740 --layer 180 0
     """
     from engine.phantoms import PHANTOMS
     from flows.cases import write_phantom
@@ -208,7 +215,7 @@ def phantom(name: str | None, dicom: Path | None) -> None:
         return
     if dicom is None:
         raise click.UsageError("give the folder to write to with --dicom DIR")
-    click.echo(f"{write_phantom(name, dicom)} files written to {dicom}")
+    click.echo(f"{write_phantom(name, dicom, layers)} files written to {dicom}")
 
 
 @main.command("import", epilog=_EPILOG)
@@ -229,11 +236,13 @@ def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str 
     with Run(Store(store), Reporter(quiet)) as run:
         digest = import_dicom(run, dicom_dir, series_uid, name)
         case = read_case(run.store, digest)
-        run.store.write_record(NAME, case.name, {"case": digest})
+        # The same files may have been imported before, under another name: this one counts, too.
+        label = name or case.name
+        run.store.write_record(NAME, label, {"case": digest})
     if not quiet:
         nz, ny, nx = case.grid.shape_zyx
         click.echo(
-            f"case '{case.name}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}"
+            f"case '{label}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}"
         )
         for structure in case.structures:
             volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0

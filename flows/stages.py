@@ -6,6 +6,7 @@ run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_ca
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ from storage.digest import digest_of, provenance
 def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
     """Take an imported case out of the store and turn its HU into electron density."""
     case = read_case(run.store, case_digest)
+    if study.case.imported is not None:
+        case = replace(case, name=study.case.imported)
     if study.case.external is not None:
         case = case.with_external(study.case.external)
     known = {structure.name for structure in case.structures}

@@ -147,5 +147,7 @@ def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     imported = run([*phantom, "import", str(tmp_path / "dicom"), "--store", str(store), "--name", "box"])
     assert imported.returncode == 0, imported.stderr
     assert "Target" in imported.stdout
+    other = run([*phantom, "import", str(tmp_path / "dicom"), "--store", str(store), "--name", "other"])
+    assert "case 'other'" in other.stdout
     planned = plan(tmp_path, store, STUDY.replace('phantom = "water-box"', 'imported = "box"'))
     np.testing.assert_array_equal(planned, weight)
