@@ -9,6 +9,7 @@ noticed on reading. Small records are JSON with a checksum.
 import errno
 import json
 import os
+import re
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from zarr.storage import ZipStore
 from engine.errors import DamagedObjectError, NightbeamError, StoreError
 
 SCHEMA_VERSION = 2
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _CHUNK_BYTES = 1 << 21
 """Uncompressed size of a chunk: large enough that a chunk's overhead vanishes, small enough to read parts."""
 
@@ -190,7 +192,17 @@ class Store:
     # -- records ------------------------------------------------------------------------------------------------
 
     def record_path(self, kind: str, name: str) -> Path:
-        """Return where a record lies, or would lie."""
+        """Return where a record lies, or would lie.
+
+        Raises
+        ------
+        StoreError
+            If the name could lead out of the store.
+        """
+        if not _NAME.fullmatch(name):
+            raise StoreError(
+                f"'{name}' cannot be a name in the store (letters, digits and . _ - only, not . in front, 100 at most)"
+            )
         return self.folder / kind / f"{name}.json"
 
     def has_record(self, kind: str, name: str) -> bool:

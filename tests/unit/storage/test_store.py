@@ -490,3 +490,12 @@ TestStoreAgainstDictionary = StoreAgainstDictionary.TestCase
 TestStoreAgainstDictionary.settings = settings(
     max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "", ".hidden", "x" * 101, "line\nbreak"])
+def test_a_name_that_could_lead_out_of_the_store_is_refused(tmp_path, name):
+    store = Store(tmp_path / "store")
+    with pytest.raises(StoreError, match="cannot be a name"):
+        store.write_record("case_name", name, {})
+    with pytest.raises(StoreError, match="cannot be a name"):
+        store.has_record("case_name", name)
