@@ -8,7 +8,7 @@ from engine.errors import CaseError, StudyError
 from engine.phantoms import PHANTOMS, slabs
 from engine.spec.study import CaseSpec
 from flows.run import Run
-from storage.cases import KIND, write_case, write_reference
+from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import read_case_with_reference
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
@@ -37,9 +37,9 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     """
     if name not in PHANTOMS:
         raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
-    folder.mkdir(parents=True, exist_ok=True)
     if layers and name != "slabs":
         raise CaseError(f"phantom '{name}' has no layers (they are for the phantom 'slabs')")
+    folder.mkdir(parents=True, exist_ok=True)
     case = slabs(layers) if layers else PHANTOMS[name]()
     write_structures(case, folder, write_ct(case, folder))
     return len(list(folder.glob("*.dcm")))
@@ -65,10 +65,9 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
         "code": digest_of_code(_READ_CODE),
     }
     key = digest_of(made_from)
-    if run.store.has_record(IMPORT, key):
-        digest = str(run.store.read_record(IMPORT, key)["case"])
-        if run.store.has_arrays(KIND, digest):
-            return digest
+    found = _imported(run, key)
+    if found is not None:
+        return found
     with run.reporter.stage("read", len(files), "files") as steps:
         case, ct = read_case_with_reference(folder, series_uid, name=name)
         digest = write_case(run.store, case, provenance(made_from, 0.0))
@@ -78,6 +77,19 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     for note in case.notes:
         run.reporter.say(f"  note: {note}")
     return digest
+
+
+def is_whole(run: Run, digest: str) -> bool:
+    """Return whether the store has both parts of a case: its arrays and its DICOM identifiers."""
+    return run.store.has_arrays(KIND, digest) and run.store.has_record(REFERENCE, digest)
+
+
+def _imported(run: Run, key: str) -> str | None:
+    """Return the digest of the case that an earlier import with the same key made, if it is still whole."""
+    if not run.store.has_record(IMPORT, key):
+        return None
+    digest = str(run.store.read_record(IMPORT, key)["case"])
+    return digest if is_whole(run, digest) else None
 
 
 def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
@@ -97,13 +109,18 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
                 f"case.imported: the store has no case '{spec.imported}' (it has: {known}); "
                 "bring it in with `nightbeam import DICOM_DIR --name NAME`"
             )
-        return str(run.store.read_record(NAME, spec.imported)["case"])
+        digest = str(run.store.read_record(NAME, spec.imported)["case"])
+        if not is_whole(run, digest):
+            raise StudyError(
+                f"case.imported: the stored case '{spec.imported}' was lost or damaged; bring it in again with "
+                f"`nightbeam import DICOM_DIR --name {spec.imported}`"
+            )
+        return digest
     phantom = str(spec.phantom)
     key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
-    if run.store.has_record(IMPORT, key):
-        digest = str(run.store.read_record(IMPORT, key)["case"])
-        if run.store.has_arrays(KIND, digest):
-            return digest
+    found = _imported(run, key)
+    if found is not None:
+        return found
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
         write_phantom(phantom, Path(written))
         digest = import_dicom(run, Path(written), None, phantom)

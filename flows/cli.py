@@ -24,6 +24,15 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except NightbeamError as error:
             click.echo(f"nightbeam: {error}", err=True)
             sys.exit(2)
+        except OSError as error:
+            click.echo(
+                f"nightbeam: {error.strerror or error}: {error.filename or ''}; check path and permissions",
+                err=True,
+            )
+            sys.exit(2)
+        except MemoryError:
+            click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
+            sys.exit(2)
         except KeyboardInterrupt:
             click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
             sys.exit(130)
@@ -227,15 +236,21 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @clear_errors
 def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
     """Read a CT series and its structure set from a DICOM folder into the store."""
+    from engine.model.case import Case
     from flows.cases import NAME, import_dicom
     from flows.progress import Reporter
+    from flows.recovery import until_whole
     from flows.run import Run
     from storage.cases import read_case
     from storage.store import Store
 
     with Run(Store(store), Reporter(quiet)) as run:
-        digest = import_dicom(run, dicom_dir, series_uid, name)
-        case = read_case(run.store, digest)
+
+        def read_in() -> tuple[str, Case]:
+            found = import_dicom(run, dicom_dir, series_uid, name)
+            return found, read_case(run.store, found)
+
+        digest, case = until_whole(run, read_in)
         # The same files may have been imported before, under another name: this one counts, too.
         label = name or case.name
         run.store.write_record(NAME, label, {"case": digest})

@@ -14,7 +14,7 @@ from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.pareto import dominated, emphasis_lattice
 from engine.optimise.solver import SolverOptions
-from engine.spec.study import ParetoSpec, Study
+from engine.spec.study import ObjectiveSpec, ParetoSpec, Study
 from flows.judging import forward_doses, normalisation_factor, on_ct_grid, study_goals
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.front_summary import CriterionSummary, FrontPlanSummary, FrontSummary
@@ -173,7 +173,7 @@ def tell_front(
         criteria=tuple(
             CriterionSummary(
                 name=name,
-                unit="weighted Gy²",
+                unit=_unit([o for o in study.objectives if o.criterion == name]),
                 terms=tuple(o.label() for o in study.objectives if o.criterion == name),
             )
             for name in spec.criteria
@@ -216,12 +216,19 @@ def tell_front(
     page = write_front_report(summary, shown, output)
     np.savez_compressed(
         output / "front_weights.npz",
-        weight=np.stack([plan.solve.result.weight for plan in plans]),
+        weight=np.stack(
+            [plan.solve.result.weight * (j.factor or 1.0) for plan, j in zip(plans, judged, strict=True)]
+        ),
         name=np.array(names),
         criteria=np.array(spec.criteria),
         value=values,
     )
     return page
+
+
+def _unit(objectives: Sequence[ObjectiveSpec]) -> str:
+    units = {objective.function.unit for objective in objectives}
+    return f"weighted {units.pop()}" if len(units) == 1 else "weighted, mixed units"
 
 
 def _plan_name(plan: FrontPlan, criteria: Sequence[str], number: int) -> str:

@@ -11,8 +11,8 @@ from flows.work import BlockRecord, DoseTask, compute_blocks, record_of_block
 from storage.digest import digest_of, digest_of_array, digest_of_code
 from storage.influence import KIND as INFLUENCE
 
-MATRIX = "matrix"
-_DOSE_CODE = ("engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model")
+MANIFEST = "manifest"
+_DOSE_CODE = ("engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model", "engine._jit")
 _BLOCKS_PER_TASK = 12
 """Blocks of one task: some seconds of work at clinical sizes, and a bounded scratch memory."""
 
@@ -72,6 +72,7 @@ def block_made_from(placement: Placement, number: int, scenario: Scenario) -> di
         "machine": [
             engine.machine.sad_mm, engine.machine.collimator_distance_mm, engine.machine.source_sigma_mm,
             digest_of_array(engine.kernel.weight_gy_mm2), digest_of_array(engine.kernel.sigma_mm),
+            digest_of_array(engine.kernel.depth_mm),
         ],
         "code": digest_of_code(_DOSE_CODE),
         "density": placement.optimiser.density,
@@ -99,8 +100,8 @@ def _find_blocks(run: Run, digests: Sequence[str], records: dict[str, BlockRecor
     missing = [block for block, digest in enumerate(digests) if not run.store.has_arrays(INFLUENCE, digest)]
     manifest = digest_of(list(digests))
     known: dict[str, Any] = {}
-    if run.store.has_record(MATRIX, manifest):
-        known = {values["digest"]: values for values in run.store.read_record(MATRIX, manifest)}
+    if run.store.has_record(MANIFEST, manifest):
+        known = {values["digest"]: values for values in run.store.read_record(MANIFEST, manifest)}
     for block, digest in enumerate(digests):
         if block in missing:
             continue
@@ -121,5 +122,5 @@ def _find_blocks(run: Run, digests: Sequence[str], records: dict[str, BlockRecor
 
 def _keep_manifest(run: Run, digests: Sequence[str], records: dict[str, BlockRecord]) -> None:
     manifest = digest_of(list(digests))
-    if not run.store.has_record(MATRIX, manifest):
-        run.store.write_record(MATRIX, manifest, [asdict(records[digest]) for digest in digests])
+    if not run.store.has_record(MANIFEST, manifest):
+        run.store.write_record(MANIFEST, manifest, [asdict(records[digest]) for digest in digests])

@@ -28,7 +28,7 @@ from flows.work import (
     compute_forward,
     compute_matrix_dose,
 )
-from storage.digest import digest_of, digest_of_array
+from storage.digest import digest_of, digest_of_array, digest_of_code
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,17 @@ class Judgement:
 
 
 def judge_plan(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, solve: Solve
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    scenarios: Sequence[Scenario],
+    influence: Influence,
+    solve: Solve,
 ) -> Judgement:
     """Compute and evaluate the doses of a plan."""
     case = reference.case
     weight = solve.result.weight
-    scenarios = influence.scenarios
     wanted = [(placement.report, scenario) for scenario in scenarios]
     everywhere = [*wanted, (placement.optimiser, scenarios[0])]
     (forward,) = forward_doses(run, placement, everywhere, [weight], "final dose")
@@ -114,7 +119,7 @@ def judge_plan(
     goals = study_goals(study)
     regions = regions_of(case.grid, case.structures)
     nominal_gy = unscaled * scale
-    axis_gy = dose_axis_gy(float(nominal_gy.max()) * 1.02)
+    axis_gy = dose_axis_gy(max(float(final.dose_gy.max()) for final in forward) * float(scale) * 1.02)
     evaluator = Evaluator(regions, goals, axis_gy, study.prescription.target, study.prescription.dose_gy)
     evaluations = [evaluator.evaluate(scenarios[0], nominal_gy)]
     with run.reporter.stage("judge", len(scenarios), "scenarios") as steps:
@@ -123,7 +128,9 @@ def judge_plan(
             on_ct = on_ct_grid(case, placement.report.layout.grid, final.dose_gy) * scale
             evaluations.append(evaluator.evaluate(scenario, on_ct))
             steps.advance(1)
-    set_kind: ScenarioSetKind = "sampled" if study.scenarios.setup == "random" else "design"
+    # Density scenarios are design points: no percentiles from a set that holds any.
+    only_samples = study.scenarios.setup == "random" and not study.scenarios.density_factors
+    set_kind: ScenarioSetKind = "sampled" if only_samples else "design"
     coarse = evaluate_on_optimiser_grid(
         study, case, placement, goals, axis_gy, scenarios[0], matrix.dose_gy * scale
     )
@@ -226,7 +233,12 @@ def forward_doses(
 def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> FinalDose:
     """Return the nominal dose that the stored tiles give: what the optimiser saw, on its grid."""
     blocks = [(begin, record.digest) for begin, record in influence.blocks[0]]
-    digest = digest_of({"blocks": [d for _, d in blocks], "weight": digest_of_array(weight)})
+    made_from = {
+        "blocks": [d for _, d in blocks],
+        "weight": digest_of_array(weight),
+        "code": digest_of_code(("engine.influence", "engine._vector", "engine._jit")),
+    }
+    digest = digest_of(made_from)
     if not run.store.has_arrays(BEAM_DOSE, digest):
         from cluster.submit import run_tasks
 

@@ -33,7 +33,7 @@ def trace_front(
 def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     nominal = as_task("vary", lambda: stages.vary(study))[0]
-    influence = as_task("dose", lambda: stages.dose(run, placement, [nominal]))
+    influence = as_task("dose", lambda: stages.dose(run, study, placement, [nominal]))
     plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
     judged = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
     return as_task("tell", lambda: front.tell_front(study, reference, influence, plans, judged, output))

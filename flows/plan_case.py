@@ -59,9 +59,12 @@ def plan_case(
 def _plan(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     scenarios = as_task("vary", lambda: stages.vary(study))
-    influence = as_task("dose", lambda: stages.dose(run, placement, scenarios))
+    influence = as_task("dose", lambda: stages.dose(run, study, placement, scenarios))
     solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence))
-    judgement = as_task("judge", lambda: stages.judge(run, study, reference, placement, influence, solve))
+    judgement = as_task(
+        "judge",
+        lambda: stages.judge(run, study, reference, placement, scenarios, influence, solve),
+    )
     return as_task(
         "tell", lambda: stages.tell(run, study, reference, placement, influence, solve, judgement, output)
     )

@@ -6,6 +6,7 @@ internet: analytics and notices are switched off.
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -56,7 +57,14 @@ class EmbeddedServer:
         self._log = home / "server.log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
-        environment = {**os.environ, **QUIET, **_home(home)}
+        # On a shared login node loopback is not private: a password made for this run.
+        self.password = f"nightbeam:{secrets.token_urlsafe(24)}"
+        environment = {
+            **os.environ,
+            **QUIET,
+            **_home(home),
+            "PREFECT_SERVER_API_AUTH_STRING": self.password,
+        }
         with self._log.open("wb") as log:
             # Services (late-run marking, event recording, schedules) are of no use to a server that lives for a run.
             self._process = subprocess.Popen(
@@ -111,11 +119,12 @@ def prefect_api(home: Path) -> Iterator[None]:
     server = EmbeddedServer(home)
     try:
         os.environ["PREFECT_API_URL"] = server.url
+        os.environ["PREFECT_API_AUTH_STRING"] = server.password
         # Importing Prefect takes a second or two, in which the server starts.
         import prefect  # noqa: F401
 
         server.wait()
         yield
     finally:
-        del os.environ["PREFECT_API_URL"]
+        del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
         server.stop()

@@ -17,12 +17,16 @@ from flows.work import BlockRecord, PatientRef
 
 @dataclass(frozen=True)
 class CaseRef:
-    """A case in the store, with the study's choice of body outline and HU table applied."""
+    """A case in the store, with the study's choice of body outline and HU table applied.
+
+    ``notes`` is what a reader of the report should know of how case and study fit.
+    """
 
     digest: str
     case: Case
     density_digest: str
     hu_table: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Influence,
     study = load_study(study_file)
     reference = stages.read(run, study, case_of_study(run, study.case, study_file.parent), study_file.parent)
     placement = stages.place(run, study, reference)
-    influence = stages.dose(run, placement, stages.vary(study))
+    scenarios = stages.vary(study)
+    influence = stages.dose(run, study, placement, scenarios)
     solve = stages.optimise(run, study, reference, placement, influence)
-    judgement = stages.judge(run, study, reference, placement, influence, solve)
+    judgement = stages.judge(run, study, reference, placement, scenarios, influence, solve)
     return reference, placement, influence, solve, judgement
 
 

@@ -47,6 +47,19 @@ class Run:
     ) -> None:
         self._open.__exit__(kind, error, trace)
 
+    def require_computing(self) -> None:
+        """Raise if this run may only look things up.
+
+        Raises
+        ------
+        StudyError
+            If it may not compute, and so was asked for something that is not in the store.
+        """
+        if not self.may_compute:
+            raise StudyError(
+                "not everything that this study needs is in the store; run `nightbeam plan` first"
+            )
+
     @property
     def client(self) -> "Client":
         """The Dask client; the first use starts or joins the cluster.
@@ -56,10 +69,7 @@ class Run:
         StudyError
             If this run may not compute, and so was asked for something that is not in the store.
         """
-        if not self.may_compute:
-            raise StudyError(
-                "not everything that this study needs is in the store; run `nightbeam plan` first"
-            )
+        self.require_computing()
         if self._client is None:
             # Imported late: a study whose results are all in the store needs no Dask.
             from cluster.open import open_cluster

@@ -7,30 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.errors import CaseError, OptimisationError
-from engine.geometry.bricks import BrickLayout
-from engine.geometry.resample import average_onto
 from engine.influence.rows import share_out
-from engine.model.arrays import F32, F64
-from engine.model.case import Case
+from engine.model.arrays import F64
 from engine.model.scenario import Scenario
-from engine.optimise.functions import MeanDose
 from engine.optimise.group import Term
-from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms
+from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
+from engine.optimise.regions import region_share
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
 from engine.optimise.solver import SolveResult, SolverOptions, solve
 from engine.spec.study import ObjectiveSpec, Study
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.work import REGIONS, StoredGroups, mini_blocks_per_brick
-from storage.digest import digest_of, digest_of_code, provenance
+from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
 from storage.evaluation_log import EvaluationLog
 
 if TYPE_CHECKING:
     from cluster.resident import ResidentRows
 
 SOLVE = "solve"
-_SOLVE_CODE = ("engine.optimise", "engine.influence", "engine.model")
+_SOLVE_CODE = ("engine.optimise", "engine.influence", "engine.model", "engine._jit", "engine._vector")
 _N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
 
@@ -70,18 +66,21 @@ def prepare_optimiser(
         key = (objective.structure, objective.excluding)
         if key not in wanted:
             wanted.append(key)
+    case = reference.case
+    named = sorted({name for key in wanted for name in (key[0], *key[1])})
     made_from = {
-        "case": reference.digest,
+        "ct_grid": case.grid.as_dict(),
         "grid": layout.grid.as_dict(),
         "brick_edge": layout.edge,
-        "density": placement.optimiser.density,
+        "external": digest_of_array(case.external.coverage),
         "regions": [[name, list(excluding)] for name, excluding in wanted],
-        "code": digest_of_code(("engine.geometry",)),
+        "structures": {name: digest_of_array(case.structure(name).coverage) for name in named},
+        "code": digest_of_code(("engine.geometry", "engine.optimise.regions")),
     }
     digest = digest_of(made_from)
     if not run.store.has_arrays(REGIONS, digest):
         shares = {
-            f"share_{number}": region_share(reference.case, layout, name, excluding)
+            f"share_{number}": region_share(case, layout, name, excluding)
             for number, (name, excluding) in enumerate(wanted)
         }
         run.store.write_arrays(REGIONS, digest, shares, {"provenance": provenance(made_from, 0.0)})
@@ -99,21 +98,6 @@ def prepare_optimiser(
     )
     of_groups = tuple(int(np.asarray(work)[first : first + n].sum()) for first, n in bricks)
     return OptimiserInput(terms, digest, 0, groups, of_groups)
-
-
-def region_share(case: Case, layout: BrickLayout, name: str, excluding: Sequence[str]) -> F32:
-    """Return the relative volume of every row's voxel in a structure without others; the sum is 1."""
-    structure = case.structure(name)
-    coverage = structure.coverage
-    for other in excluding:
-        coverage = coverage * (1.0 - case.structure(other).coverage)
-    coverage = coverage * (case.external.coverage > 0.0)
-    rows = layout.to_rows(average_onto(coverage, case.grid, layout.grid))
-    total = float(rows.sum(dtype=np.float64))
-    if total <= 0.0:
-        without = f" without {', '.join(excluding)}" if excluding else ""
-        raise CaseError(f"structure '{name}'{without} has no voxel inside the body; leave its objective out")
-    return (rows / total).astype(np.float32)
 
 
 def _term(objective: ObjectiveSpec, regions: Sequence[tuple[str, tuple[str, ...]]]) -> Term:
@@ -164,11 +148,15 @@ def find_weights(
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve."""
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+    log_file = run.store.folder / "solve_log" / f"{digest}.log"
     if run.store.has_arrays(SOLVE, digest):
+        # Left over if the process was ended between publishing the solve and this line.
+        log_file.unlink(missing_ok=True)
         with run.reporter.stage(name, 1, "solves") as steps:
             steps.found(1)
         return _read_solve(run, digest, split_terms(terms, form))
-    log = EvaluationLog(run.store.folder / "solve_log" / f"{digest}.log")
+    run.require_computing()
+    log = EvaluationLog(log_file)
     finished = False
     try:
         with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
@@ -186,7 +174,9 @@ def find_weights(
                 return evaluation
 
             weight = (
-                start_from.result.weight if start_from else uniform_start(problem, prepared, prescription_gy)
+                start_from.result.weight
+                if start_from
+                else uniform_start(problem.rows, prepared.target_region, prescription_gy)
             )
             result = solve(
                 evaluate,
@@ -195,30 +185,13 @@ def find_weights(
                 lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
                 options,
             )
-        cpu_s = tiles.cpu_s() - cpu_before_s
+        # Not below 0: what lost workers had spent is not known.
+        cpu_s = max(0.0, tiles.cpu_s() - cpu_before_s)
         _write_solve(run, digest, result, cpu_s)
         finished = True
     finally:
         log.close(finished)
     return Solve(digest, result, problem.terms, cpu_s)
-
-
-def uniform_start(problem: Problem, prepared: OptimiserInput, prescription_gy: float) -> F64:
-    """Return equal weights that give the target the prescription as mean dose.
-
-    Raises
-    ------
-    OptimisationError
-        If no beamlet reaches the target.
-    """
-    ones = np.ones(problem.rows.n_beamlet)
-    mean = Term("mean dose of the target", prepared.target_region, MeanDose(), 1.0)
-    mean_gy = sum(float(part[0, 0]) for part in problem.rows.sums(ones, [mean], 1, None))
-    if mean_gy <= 0.0:
-        raise OptimisationError(
-            "no beamlet gives the target any dose; check target, beams, isocentre and cut-offs"
-        )
-    return ones * (prescription_gy / mean_gy)
 
 
 class ResidentTiles:

@@ -6,13 +6,9 @@ run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_ca
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
-from engine.errors import CaseError, StudyError
 from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
 from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import grid_over
@@ -20,55 +16,20 @@ from engine.model.beam import Beam
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.solver import SolverOptions
-from engine.physics.hu_table import AIR_DENSITY, load_hu_table
 from engine.spec.study import Study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
+from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.solving import ResidentTiles, find_weights, prepare_optimiser
 from flows.telling import write_results
-from flows.work import DENSITY, PatientRef
-from storage.cases import read_case
-from storage.digest import digest_of, provenance
+from flows.work import PatientRef
 
 
 def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
     """Take an imported case out of the store and turn its HU into electron density."""
-    case = read_case(run.store, case_digest)
-    if study.case.imported is not None:
-        case = replace(case, name=study.case.imported)
-    if study.case.external is not None:
-        case = case.with_external(study.case.external)
-    known = {structure.name for structure in case.structures}
-    for key, name in study.structure_names():
-        if name not in known:
-            raise StudyError(
-                f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})"
-            )
-    table = load_hu_table(study.case.hu_table, folder)
-    made_from = {
-        "case": case_digest,
-        "external": case.external.name,
-        "hu": list(table.hu),
-        "density": list(table.density),
-    }
-    digest = digest_of(made_from)
-    if not run.store.has_arrays(DENSITY, digest):
-        body = case.external.coverage
-        density = body * table.density_of(case.ct_hu) + (1.0 - body) * np.float32(AIR_DENSITY)
-        run.store.write_arrays(
-            DENSITY,
-            digest,
-            {"density": density.astype(np.float32), "body": body},
-            {
-                "grid": case.grid.as_dict(),
-                "patient_position": case.patient_position,
-                "provenance": provenance(made_from, 0.0),
-            },
-            {name: tuple(min(32, n) for n in case.grid.shape_zyx) for name in ("density", "body")},
-        )
-    return CaseRef(case_digest, case, digest, table.name)
+    return take_case(run, study, case_digest, folder)
 
 
 def place(run: Run, study: Study, reference: CaseRef) -> Placement:
@@ -88,12 +49,6 @@ def place(run: Run, study: Study, reference: CaseRef) -> Placement:
     report_grid = case.grid
     if min(case.grid.spacing_mm_xyz) < 0.99 * study.dose.report_grid_mm:
         report_grid = grid_over(case.grid, study.dose.report_grid_mm, body)
-    outside = float((target.coverage * (1.0 - body)).sum() / target.coverage.sum())
-    if outside > 0.05:
-        raise CaseError(
-            f"{100.0 * outside:.0f} % of target '{target.name}' lies outside of the body outline "
-            f"'{case.external.name}'; check both contours, or crop the target"
-        )
     engine = PhotonPencilBeam(machine, study.dose.lateral_cutoff_mm, study.dose.threshold_fraction)
     optimiser, report = (
         PatientRef(run.store.folder, reference.density_digest, BrickLayout(grid, choose_brick_edge(grid)))
@@ -107,9 +62,10 @@ def vary(study: Study) -> tuple[Scenario, ...]:
     return study.scenarios.scenarios()
 
 
-def dose(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
-    """Compute the influence tiles that the store lacks, and keep them."""
-    return compute_influence(run, placement, scenarios)
+def dose(run: Run, study: Study, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
+    """Compute the influence tiles that the store lacks, and keep them: of the scenarios that the optimiser looks at."""
+    used = scenarios[:1] if study.optimisation.robust == "nominal" else scenarios
+    return compute_influence(run, placement, used)
 
 
 def optimise(run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence) -> Solve:
@@ -130,10 +86,16 @@ def optimise(run: Run, study: Study, reference: CaseRef, placement: Placement, i
 
 
 def judge(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, solve: Solve
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    scenarios: Sequence[Scenario],
+    influence: Influence,
+    solve: Solve,
 ) -> Judgement:
     """Compute the final dose in every scenario, without cut-offs, normalise it, and judge it on the CT grid."""
-    return judge_plan(run, study, reference, placement, influence, solve)
+    return judge_plan(run, study, reference, placement, scenarios, influence, solve)
 
 
 def tell(

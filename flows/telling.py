@@ -53,6 +53,8 @@ def write_results(
 ) -> Path:
     """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
     summary = plan_summary(study, reference, placement, influence, solve, judgement)
+    for earlier in (output / "dicom").glob("RTDOSE*.dcm"):
+        earlier.unlink()
     report = write_plan_report(
         summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output
     )
@@ -172,7 +174,7 @@ def plan_summary(
             {"solve": solve.digest},
             {"dose": influence.cpu_s, "optimise": solve.cpu_s, "final dose": judgement.cpu_s},
         ),
-        notes=(*study_notes(study), *case.notes),
+        notes=(*study_notes(study), *reference.notes, *case.notes),
     )
 
 

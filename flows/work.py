@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.dose.engine import DoseEngine, Patient
 from engine.geometry.bricks import BrickLayout
-from engine.geometry.resample import average_onto
+from engine.geometry.resample import touched_rows
 from engine.influence.rows import rows_of_columns
 from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
@@ -48,9 +48,7 @@ def _patient(store: Path, density: str) -> tuple[Patient, F32]:
 def active_rows(reference: PatientRef) -> Bool:
     """Return the rows that get dose: voxels that the body touches, shape (n_row,)."""
     patient, body = _patient(reference.store, reference.density)
-    layout = reference.layout
-    active: Bool = layout.to_rows(average_onto(body, patient.grid, layout.grid)) > 0.0
-    return active
+    return touched_rows(reference.layout, body, patient.grid)
 
 
 @dataclass(frozen=True)

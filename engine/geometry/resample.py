@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from engine.model.arrays import F32, F64
+from engine.geometry.bricks import BrickLayout
+from engine.model.arrays import F32, F64, Bool
 from engine.model.grid import Grid
 
 
@@ -51,6 +52,12 @@ def average_onto(volume: F32, source: Grid, target: Grid) -> F32:
         share = _overlap(source_edges, target_edges)
         result = np.moveaxis(np.tensordot(share, result, axes=(1, axis_array)), 0, axis_array)
     return result.astype(np.float32)
+
+
+def touched_rows(layout: BrickLayout, inside: F32, source: Grid) -> Bool:
+    """Return the rows whose voxels a volume with ``inside > 0`` on ``source`` touches, shape (n_row,)."""
+    touched: Bool = layout.to_rows(average_onto(inside, source, layout.grid)) > 0.0
+    return touched
 
 
 def _linear_weights(source_centres_mm: F64, target_centres_mm: F64) -> tuple[F64, F64]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
-from engine.optimise.functions import one_sided
+from engine.optimise.functions import MeanDose, one_sided
 from engine.optimise.group import GroupEvaluator, Term
 from engine.optimise.robust import Form, soft_maximum
 
@@ -175,6 +175,24 @@ class Problem:
             else:
                 factor[number, 0] = term.weight * of_state.sum()
         return values, factor, value, exact
+
+
+def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) -> F64:
+    """Return equal weights that give the target the prescription as mean dose, shape (n_beamlet,).
+
+    Raises
+    ------
+    OptimisationError
+        If no beamlet reaches the target.
+    """
+    ones = np.ones(rows.n_beamlet)
+    mean = Term("mean dose of the target", target_region, MeanDose(), 1.0)
+    mean_gy = sum(float(part[0, 0]) for part in rows.sums(ones, [mean], 1, None))
+    if mean_gy <= 0.0:
+        raise OptimisationError(
+            "no beamlet gives the target any dose; check target, beams, isocentre and cut-offs"
+        )
+    return ones * (prescription_gy / mean_gy)
 
 
 def split_terms(terms: Sequence[Term], form: Form) -> tuple[Term, ...]:

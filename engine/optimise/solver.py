@@ -96,6 +96,10 @@ def solve(
     return run.result()
 
 
+_SCALED_START = 1e8
+"""Where a stage's scaled objective begins: it may fall by as much before the tolerance turns absolute."""
+
+
 class _OutOfEvaluationsError(Exception):
     """Ends scipy's minimiser from within."""
 
@@ -120,6 +124,8 @@ class _Run:
         allowed = len(self.history) + (left if last else left // 3)
         self.stage_begin.append(len(self.history))
         lowest = np.inf
+        # scipy's tolerance is relative to the objective, but never to less than 1. A power of two keeps all bits.
+        scale = 2.0 ** round(np.log2(_SCALED_START / self.best.exact)) if self.best.exact > 0.0 else 1.0
 
         def value_and_gradient(weight: F64) -> tuple[float, F64]:
             nonlocal lowest
@@ -129,7 +135,7 @@ class _Run:
             self.history.append(evaluation.exact)
             if evaluation.value < lowest:
                 lowest, self.best, self.weight = evaluation.value, evaluation, weight.copy()
-            return evaluation.value, evaluation.gradient
+            return scale * evaluation.value, scale * evaluation.gradient
 
         tolerance = options.tolerance if last else 100.0 * options.tolerance
         try:

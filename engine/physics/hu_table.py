@@ -53,6 +53,22 @@ class HuTable:
         return np.interp(hu, self.hu, self.density).astype(np.float32)
 
 
+def body_density(ct_hu: F32, body: F32, table: HuTable) -> F32:
+    """Return electron density relative to water: by the table inside the body, that of air outside.
+
+    Parameters
+    ----------
+    ct_hu
+        Hounsfield units.
+    body
+        Coverage of the body, same shape; a voxel at the skin is mixed.
+    table
+        The conversion.
+    """
+    density: F32 = body * table.density_of(ct_hu) + (1.0 - body) * np.float32(AIR_DENSITY)
+    return density.astype(np.float32)
+
+
 BUILT_IN = {
     # For the built-in phantoms only, whose materials are defined by it: air, water and a straight line through both.
     "phantom": HuTable("phantom", (-1000.0, 0.0, 3000.0), (AIR_DENSITY, 1.0, 4.0)),
@@ -82,12 +98,12 @@ def load_hu_table(name: str, folder: Path) -> HuTable:
             f"HU table '{name}' is neither built in ({', '.join(BUILT_IN)}) nor a file in {folder}; "
             "give the scanner's own table as a CSV file with the columns hu,relative_electron_density"
         )
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
     try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
         hu = tuple(float(row["hu"]) for row in rows)
         density = tuple(float(row["relative_electron_density"]) for row in rows)
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise StudyError(
             f"HU table {path.name} cannot be read ({error}); it needs a header line "
             "hu,relative_electron_density and two numbers in every row"

@@ -1,0 +1,124 @@
+"""Stage read: the case out of the store, checked against the study before anything is computed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import CaseError, StudyError
+from engine.evaluate.goals import parse_goal
+from engine.evaluate.region import region_from_coverage
+from engine.model.case import Case
+from engine.physics.hu_table import HuTable, body_density, load_hu_table
+from engine.spec.study import Study
+from flows.references import CaseRef
+from flows.run import Run
+from flows.work import DENSITY
+from storage.cases import read_case
+from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
+
+_LEAST_TOLD_FRACTION = 1e-4
+_LARGEST_OUTSIDE_FRACTION = 0.05
+
+
+def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
+    """Take a case out of the store, check it against the study, and keep its electron density.
+
+    Raises
+    ------
+    StudyError
+        If the study names a structure that the case lacks, or a goal that its structure cannot answer.
+    CaseError
+        If body outline or target are empty, or the target lies outside of the body.
+    """
+    case = read_case(run.store, case_digest)
+    if study.case.imported is not None:
+        case = replace(case, name=study.case.imported)
+    if study.case.external is not None:
+        case = case.with_external(study.case.external)
+    _check_names(study, case)
+    _check_goals(study, case)
+    table = load_hu_table(study.case.hu_table, folder)
+    notes = (*_target_notes(study, case), *_hu_notes(case, table))
+    return CaseRef(case_digest, case, _keep_density(run, case, table), table.name, notes)
+
+
+def _check_names(study: Study, case: Case) -> None:
+    known = {structure.name for structure in case.structures}
+    for key, name in study.structure_names():
+        if name not in known:
+            raise StudyError(
+                f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})"
+            )
+    for structure in (case.external, case.structure(study.prescription.target)):
+        if not (structure.coverage > 0.0).any():
+            raise CaseError(f"structure '{structure.name}' covers no voxel of the CT; check its contours")
+
+
+def _check_goals(study: Study, case: Case) -> None:
+    """Judge the goals on a dose of zero: whatever they cannot be asked shows now, not after the night."""
+    nothing = np.zeros(case.grid.shape_zyx, dtype=np.float32)
+    for number, goal in enumerate(study.goals):
+        structure = case.structure(goal.structure)
+        region = region_from_coverage(structure.name, structure.kind, case.grid, structure.coverage)
+        if region.voxel.size == 0:
+            raise StudyError(f"goals[{number}]: structure '{structure.name}' covers no voxel of the CT")
+        try:
+            parse_goal(goal.structure, goal.goal, goal.published).judge(region.dvh(nothing))
+        except CaseError as error:
+            raise StudyError(f"goals[{number}]: {error}") from error
+
+
+def _target_notes(study: Study, case: Case) -> tuple[str, ...]:
+    target, body = case.structure(study.prescription.target), case.external
+    total = float(target.coverage.sum(dtype=np.float64))
+    outside = float((target.coverage * (1.0 - body.coverage)).sum(dtype=np.float64)) / total
+    if outside > _LARGEST_OUTSIDE_FRACTION:
+        raise CaseError(
+            f"{100.0 * outside:.0f} % of target '{target.name}' lies outside of the body outline "
+            f"'{body.name}'; check both contours, or crop the target"
+        )
+    if outside <= _LEAST_TOLD_FRACTION:
+        return ()
+    return (
+        f"{100.0 * outside:.2g} % of target '{target.name}' lies outside of the body outline: DVHs and the "
+        "normalisation count it as undosed, the optimiser leaves it out",
+    )
+
+
+def _hu_notes(case: Case, table: HuTable) -> tuple[str, ...]:
+    inside = case.ct_hu[case.external.coverage > 0.5]
+    beyond = float(((inside < table.hu[0]) | (inside > table.hu[-1])).mean()) if inside.size else 0.0
+    if beyond <= _LEAST_TOLD_FRACTION:
+        return ()
+    return (
+        f"{100.0 * beyond:.2g} % of the body's voxels lie beyond the HU table '{table.name}' "
+        f"({table.hu[0]:g} to {table.hu[-1]:g} HU); they got the density of its end",
+    )
+
+
+def _keep_density(run: Run, case: Case, table: HuTable) -> str:
+    body = case.external.coverage
+    made_from = {
+        "ct_hu": digest_of_array(case.ct_hu),
+        "body": digest_of_array(body),
+        "grid": case.grid.as_dict(),
+        "position": case.patient_position,
+        "hu": list(table.hu),
+        "density": list(table.density),
+        "code": digest_of_code(("engine.physics.hu_table",)),
+    }
+    digest = digest_of(made_from)
+    if not run.store.has_arrays(DENSITY, digest):
+        run.store.write_arrays(
+            DENSITY,
+            digest,
+            {"density": body_density(case.ct_hu, body, table), "body": body},
+            {
+                "grid": case.grid.as_dict(),
+                "patient_position": case.patient_position,
+                "provenance": provenance(made_from, 0.0),
+            },
+            {name: tuple(min(32, n) for n in case.grid.shape_zyx) for name in ("density", "body")},
+        )
+    return digest
