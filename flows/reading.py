@@ -81,7 +81,7 @@ def _target_notes(study: Study, case: Case) -> tuple[str, ...]:
     if outside <= _LEAST_TOLD_FRACTION:
         return ()
     return (
-        f"{100.0 * outside:.2g} % of target '{target.name}' lies outside of the body outline: DVHs and the "
+        f"{100.0 * outside:.3g} % of target '{target.name}' lies outside of the body outline: DVHs and the "
         "normalisation count it as undosed, the optimiser leaves it out",
     )
 
@@ -92,7 +92,7 @@ def _hu_notes(case: Case, table: HuTable) -> tuple[str, ...]:
     if beyond <= _LEAST_TOLD_FRACTION:
         return ()
     return (
-        f"{100.0 * beyond:.2g} % of the body's voxels lie beyond the HU table '{table.name}' "
+        f"{100.0 * beyond:.3g} % of the body's voxels lie beyond the HU table '{table.name}' "
         f"({table.hu[0]:g} to {table.hu[-1]:g} HU); they got the density of its end",
     )
 

@@ -151,3 +151,21 @@ def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     assert "case 'other'" in other.stdout
     planned = plan(tmp_path, store, STUDY.replace('phantom = "water-box"', 'imported = "box"'))
     np.testing.assert_array_equal(planned, weight)
+
+
+def test_a_damaged_record_of_the_case_is_made_again(finished, tmp_path):
+    folder, store, weight = finished
+    (record,) = (store / "case_reference").glob("*.json")
+    record.write_text(record.read_text().replace("content", "contemt"))
+    np.testing.assert_array_equal(plan(folder, store), weight)
+    assert "case_reference" in (folder / "out" / "nightbeam.log").read_text()
+
+
+def test_a_nominal_plan_makes_tiles_of_the_nominal_scenario_alone(finished, tmp_path):
+    _, store, _ = finished
+    nominal = STUDY.replace('"composite_worst_case"', '"nominal"')
+    plan(tmp_path, tmp_path / "store", nominal)
+    assert 7 * len(tiles(tmp_path / "store")) <= len(tiles(store))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [s["in_optimisation"] for s in summary["scenarios"]] == [True] + 6 * [False]
+    assert len(summary["robustness"]["rows"]) == 1

@@ -200,3 +200,21 @@ def test_a_change_of_the_answers_to_the_caller_does_not_change_the_start():
     start = np.ones(30)
     solve(quadratic(TARGET), start, 1, no_smoothing, SolverOptions(20))
     assert (start == 1.0).all()
+
+
+@pytest.mark.parametrize("scale", [1e3, 1.0, 1e-3, 1e-6])
+def test_the_tolerance_is_relative_however_small_the_objective(scale):
+    # scipy's own test is absolute below an objective of 1, which would stop early here.
+    rng = np.random.default_rng(7)
+    matrix, wanted = rng.random((60, 40)), rng.random(60)
+
+    def evaluate(weight, temperature):
+        del temperature
+        rest = matrix @ weight - wanted
+        value = scale * float(rest @ rest)
+        return Evaluation(value, 2.0 * scale * (matrix.T @ rest), np.array([[value]]), value)
+
+    result = solve(evaluate, np.ones(40), 1, lambda stage, at: 0.0, SolverOptions(2000, 1e-9))
+    reference = nnls(matrix, wanted)[1] ** 2
+    assert result.converged
+    assert result.value / scale == pytest.approx(reference, rel=1e-5)

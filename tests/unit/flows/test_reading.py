@@ -1,0 +1,99 @@
+"""Stage read: what is refused before anything is computed, and what the density depends on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.errors import CaseError, StudyError
+from engine.model.case import Case, Structure
+from engine.model.grid import Grid
+from engine.spec.study import Study, load_study
+from flows.progress import Reporter
+from flows.reading import take_case
+from flows.run import Run
+from storage.cases import write_case
+from storage.store import Store
+from tests.e2e.small_study import STUDY, write_study
+
+GRID = Grid((0.0, 0.0, 0.0), (5.0, 5.0, 5.0), (10, 10, 10))
+
+
+def box(low: int, high: int) -> np.ndarray:
+    coverage = np.zeros(GRID.shape_zyx, dtype=np.float32)
+    coverage[low:high, low:high, low:high] = 1.0
+    return coverage
+
+
+def a_case(**structures: np.ndarray) -> Case:
+    kinds = {"BODY": "EXTERNAL", "Target": "TARGET"}
+    return Case(
+        "test",
+        GRID,
+        np.zeros(GRID.shape_zyx, dtype=np.float32),
+        tuple(Structure(name, kinds.get(name, "ORGAN"), coverage) for name, coverage in structures.items()),
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(Store(tmp_path / "store"), Reporter(quiet=True))
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return load_study(write_study(tmp_path))
+
+
+def take(run: Run, study: Study, case: Case, tmp_path):
+    return take_case(run, study, write_case(run.store, case, {}), tmp_path)
+
+
+def test_the_density_does_not_depend_on_other_organs(run, study, tmp_path):
+    one = take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6), Heart=box(2, 3)), tmp_path)
+    other = take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6), Heart=box(2, 4)), tmp_path)
+    smaller = take(run, study, a_case(BODY=box(2, 9), Target=box(4, 6), Heart=box(2, 4)), tmp_path)
+    assert one.digest != other.digest
+    assert one.density_digest == other.density_digest
+    assert smaller.density_digest != one.density_digest
+
+
+def test_an_unknown_structure_is_told_with_its_key(run, study, tmp_path):
+    with pytest.raises(StudyError, match=r"prescription.target: the case has no structure 'Target'"):
+        take(run, study, a_case(BODY=box(1, 9)), tmp_path)
+
+
+def test_an_empty_body_is_refused(run, study, tmp_path):
+    with pytest.raises(CaseError, match="'BODY' covers no voxel"):
+        take(run, study, a_case(BODY=box(1, 1), Target=box(4, 6)), tmp_path)
+
+
+def test_a_target_outside_the_body_is_refused_and_a_little_of_it_is_noted(run, study, tmp_path):
+    with pytest.raises(CaseError, match="lies outside of the body"):
+        take(run, study, a_case(BODY=box(1, 5), Target=box(4, 6)), tmp_path)
+    nearly = box(1, 9)
+    nearly[4, 4, 4] = 0.8  # 0.2 of 8 voxels
+    (note,) = take(run, study, a_case(BODY=nearly, Target=box(4, 6)), tmp_path).notes
+    assert note.startswith("2.5 % of target 'Target' lies outside")
+
+
+def test_a_goal_that_its_structure_cannot_answer_is_refused_before_any_dose(run, tmp_path):
+    study = load_study(write_study(tmp_path, STUDY.replace("D95% >= 20 Gy", "D2cc <= 20 Gy")))
+    with pytest.raises(StudyError, match=r"goals\[0\].*Target"):
+        take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6)), tmp_path)  # 1 cc
+
+
+def test_voxels_beyond_the_hu_table_are_noted(run, tmp_path):
+    study = load_study(write_study(tmp_path))
+    study = study.model_copy(update={"case": study.case.model_copy(update={"hu_table": "short.csv"})})
+    (tmp_path / "short.csv").write_text("hu,relative_electron_density\n-1000,0.0\n-500,0.5\n")
+    (note,) = take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6)), tmp_path).notes
+    assert "100 % of the body's voxels lie beyond the HU table 'short.csv'" in note
+
+
+def test_an_imported_case_goes_by_the_name_the_study_uses(run, study, tmp_path):
+    named = study.model_copy(
+        update={"case": study.case.model_copy(update={"phantom": None, "imported": "mine"})}
+    )
+    case = replace(a_case(BODY=box(1, 9), Target=box(4, 6)), name="theirs")
+    assert take(run, named, case, tmp_path).case.name == "mine"
