@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dask
 from distributed import Client, LocalCluster
@@ -37,27 +39,27 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
         If the scheduler cannot be reached, or has no workers.
     """
     # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if where == "local":
         # Dask has workers give every freed 64 KiB back to the system, at once; our arrays of some MiB come and go, and
         # the page faults cost more system time than the kernels (docs/benchmarks.md).
         dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _TRIM_BYTES})
-        with (
-            LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=n_worker or len(os.sched_getaffinity(0)),
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                memory_limit=None,
-                # On a shared login node loopback is not private: TLS with certificates made for this run.
-                security=True,
-                silence_logs=50,
-                # Attempts are counted by `run_tasks`, where the task is known; the scheduler adds none of its own.
-                scheduler_kwargs={"allowed_failures": 0},
-            ) as cluster,
-            Client(cluster) as client,  # type: ignore[no-untyped-call]
-        ):
-            yield client
+        with ExitStack() as stack:
+            with _deaf_children():
+                cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=n_worker or len(os.sched_getaffinity(0)),
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    memory_limit=None,
+                    # On a shared login node loopback is not private: TLS with certificates made for this run.
+                    security=True,
+                    silence_logs=50,
+                    # Attempts are counted by `run_tasks`, which knows the task; the scheduler adds none of its own.
+                    scheduler_kwargs={"allowed_failures": 0},
+                )
+            stack.enter_context(cluster)
+            yield stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
         return
     try:
         # A thread of its own, because the caller may run inside an event loop.
@@ -65,11 +67,26 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
             aside.submit(asyncio.run, _shake_hands(where)).result()
         client = Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {where} ({error}); check the address") from error
+        raise ClusterError(
+            f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
+        ) from error
     with client:
         if not client.scheduler_info()["workers"]:
             raise ClusterError(f"the scheduler at {where} has no workers; start some and try again")
         yield client
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Have processes that are started meanwhile ignore Ctrl-C: it is for their parent, which stops them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _shake_hands(where: str) -> None:

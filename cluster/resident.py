@@ -92,6 +92,7 @@ class ResidentRows:
         self.n_beamlet = n_beamlet
         self._client, self._load, self._work = client, load, work
         self._actors: list[tuple[Any, Any]] = []
+        self._workers: list[str] = []
         self._persist(lambda: None)
 
     def close(self) -> None:
@@ -148,13 +149,23 @@ class ResidentRows:
                 raise
             except (OSError, ValueError, RuntimeError, KilledWorker, CancelledError) as error:
                 # A lost actor shows as one of these, depending on when its worker went.
+                if isinstance(error, ValueError | RuntimeError) and self._workers_are_there():
+                    # No worker was lost: this is the work's own error, and would come again.
+                    raise
                 _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
                 self._actors = []
                 last = error
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
 
+    def _workers_are_there(self) -> bool:
+        """Return whether the scheduler still knows every worker that actors were built on.
+
+        It learns of a lost connection first, and tells the client of a lost actor after that.
+        """
+        return set(self._workers) <= set(known_workers(self._client))
+
     def _build(self) -> None:
-        workers = known_workers(self._client)
+        workers = self._workers = known_workers(self._client)
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
         done = np.cumsum(self._work) / max(1, int(self._work.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)

@@ -1,8 +1,7 @@
 """Steps on eight neighbouring numbers as one vector operation, for kernels where the compiler finds none itself.
 
 numba leaves LLVM's straight-line vectoriser off, and a loop of eight is unrolled before the loop vectoriser sees it, so
-such code stays scalar. These intrinsics write the vectors down. They check no bounds. A kernel that uses them is
-cached by its own source file: after a change here, empty numba's cache.
+such code stays scalar. These intrinsics write the vectors down. They check no bounds.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+import engine._jit  # noqa: F401  (chooses the folder of machine code)
 from engine.model.arrays import F64, U16
 
 _N = 8

@@ -68,7 +68,7 @@ _LOG = click.option(
 )
 @click.version_option(package_name="nightbeam")
 def main() -> None:
-    r"""Plan radiotherapy in batches: influence matrices on a cluster, robust plans, Pareto fronts, reports, DICOM.
+    """Plan radiotherapy in batches: influence matrices on a cluster, robust plans, Pareto fronts, reports, DICOM.
 
     A study file (TOML) says which patient, which beams, which objectives. Try the built-in phantom first:
 
@@ -208,7 +208,7 @@ def export(study: Path, store: Path, dicom: Path) -> None:
 )  # fmt: skip
 @clear_errors
 def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...]) -> None:
-    r"""Write a built-in phantom as a DICOM CT series and RT Structure Set.
+    """Write a built-in phantom as a DICOM CT series and RT Structure Set.
 
     Without NAME, lists the phantoms. Slabs of your own, water, aluminium-like and lung:
 
@@ -273,6 +273,7 @@ def check(study: Path | None, keys: bool) -> None:
 
     Leaves with status 0 if the file is good and 2 if it is not; every mistake is told with its line.
     """
+    from engine.physics.hu_table import load_hu_table
     from engine.spec.study import load_study
     from flows.keys import list_keys
 
@@ -280,10 +281,11 @@ def check(study: Path | None, keys: bool) -> None:
         click.echo(list_keys())
     if study is not None:
         found = load_study(study)
+        load_hu_table(found.case.hu_table, study.parent)
         n_scenario = len(found.scenarios.scenarios())
         click.echo(
             f"{study}: '{found.name}' is a good study ({len(found.beams.gantry_deg)} beams, {n_scenario} scenarios, "
-            f"{len(found.objectives)} objectives, {len(found.goals)} goals)"
+            f"{len(found.objectives)} objectives, {len(found.goals)} goals); structures are looked up when it is run"
         )
     if study is None and not keys:
         raise click.UsageError("give a study file, or --keys")

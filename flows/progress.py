@@ -74,7 +74,7 @@ class Steps:
     def found(self, n: int) -> None:
         """Count steps that were in the store already."""
         self._found += n
-        self.advance(n)
+        self.advance(n, f"{n} found in the store" if n else "")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count steps that were done now."""

@@ -206,11 +206,11 @@ class ResidentTiles:
         if self._holders is None:
             from cluster.resident import ResidentRows
 
-            with self._run.reporter.stage("load tiles", None, "bytes") as steps:
-                resident = ResidentRows(
-                    self._run.client, self._prepared.groups, np.asarray(self._prepared.work), self._n_beamlet
-                )
-                steps.advance(resident.n_bytes())
+            self._run.reporter.say("loading the tiles into the workers' memory")
+            resident = ResidentRows(
+                self._run.client, self._prepared.groups, np.asarray(self._prepared.work), self._n_beamlet
+            )
+            self._run.reporter.say(f"tiles: {resident.n_bytes() / 1e6:.0f} MB resident")
             self._holders = resident
         return self._holders
 

@@ -8,7 +8,10 @@ run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_ca
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
+from engine.errors import CaseError
 from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
 from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import grid_over
@@ -44,6 +47,12 @@ def place(run: Run, study: Study, reference: CaseRef) -> Placement:
         beams.append(beam)
         size = (study.beams.beamlet_mm, study.beams.beamlet_mm)
         beamlets.append(place_beamlets(case, target.name, beam, size, study.beams.margin_mm))
+        reach_mm = max(float(np.abs(centre).max()) for centre in beamlets[-1].centres_mm()) + 0.5 * max(size)
+        if reach_mm > 0.5 * machine.largest_field_mm:
+            raise CaseError(
+                f"beam '{beam.name}' would have to reach {reach_mm:.0f} mm from its axis to cover '{target.name}' "
+                f"({machine.name} reaches {0.5 * machine.largest_field_mm:g} mm); check isocentre and target"
+            )
     body = case.external.coverage
     optimiser_grid = grid_over(case.grid, study.dose.grid_mm, body)
     report_grid = case.grid

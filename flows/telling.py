@@ -1,5 +1,6 @@
 """Stage tell: the report, its numbers as JSON, and the dose as DICOM."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from engine.evaluate.robustness import DvhBand
 from engine.model.arrays import F64
 from engine.model.case import PatientPosition
+from engine.model.scenario import Scenario
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -33,7 +35,7 @@ from flows.run import Run
 from storage.cases import read_reference
 from storage.dicom.uids import InstanceReference, content_uid
 from storage.dicom.write_dose import write_dose
-from storage.digest import digest_of_array, digest_of_code
+from storage.digest import digest_of, digest_of_array, digest_of_code
 
 RT_PLAN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.5"
 _SHOWN_EVALUATIONS = 2000
@@ -155,7 +157,9 @@ def plan_summary(
         indices=nominal.indices,
         robustness=(
             RobustnessSummary(
-                method=robust.replace("_", " "), set_kind=judgement.set_kind, rows=judgement.robustness
+                method=f"Optimised for: {robust.replace('_', ' ')}.",
+                set_kind=judgement.set_kind,
+                rows=judgement.robustness,
             )
             if judgement.robustness
             else None
@@ -167,11 +171,11 @@ def plan_summary(
             for index, e in enumerate(judgement.evaluations)
         ),
         grid_comparison=judgement.grid_comparison,
-        convergence=convergence(study, solve),
+        convergence=convergence(study, influence.scenarios, solve),
         provenance=provenance_summary(
             study,
             reference,
-            {"solve": solve.digest},
+            {"solve": solve.digest, "study": digest_of(study.model_dump(mode="json"))},
             {"dose": influence.cpu_s, "optimise": solve.cpu_s, "final dose": judgement.cpu_s},
         ),
         notes=(*study_notes(study), *reference.notes, *case.notes),
@@ -206,8 +210,9 @@ def case_summary(study: Study, reference: CaseRef) -> CaseSummary:
     )
 
 
-def convergence(study: Study, solve: Solve) -> ConvergenceSummary:
-    """Describe how the solver got to its end."""
+def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> ConvergenceSummary:
+    """Describe how the solver got to its end; the terms add up to the objective."""
+    of_state = state_weights(study, scenarios, solve)
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
@@ -220,13 +225,27 @@ def convergence(study: Study, solve: Solve) -> ConvergenceSummary:
                 structure=term.label.split(":")[0],
                 function=term.label.split(":", 1)[1].strip() + ("" if term.robust else ", nominal only"),
                 weight=term.weight,
-                value=float(values.max()),
+                value=float((of_state * values).sum()),
                 unit=term.function.unit,
             )
             for term, values in zip(solve.terms, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
     )
+
+
+def state_weights(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> F64:
+    """Return how much each state of the term values counts in the objective, shape (n_state,)."""
+    values = solve.result.term_values
+    if values.shape[1] == 1:
+        return np.ones(1)
+    if study.optimisation.robust == "expected":
+        return np.array([scenario.probability for scenario in scenarios])
+    # Composite worst case: the scenario that is worst as a whole.
+    weighted = np.array([term.weight for term in solve.terms]) @ values
+    chosen = np.zeros(weighted.size)
+    chosen[int(weighted.argmax())] = 1.0
+    return chosen
 
 
 def provenance_summary(

@@ -166,7 +166,8 @@ class Store:
         DamagedObjectError
             If a checksum is wrong, or the file was cut off.
         StoreError
-            If there is no such object.
+            If there is no such object, or the machine cannot read it now (too many open files, no memory, a disk or
+            server that does not answer): nothing is known then about the object itself.
         """
         path = self.arrays_path(kind, digest)
         if not self.has_arrays(kind, digest):
@@ -179,14 +180,20 @@ class Store:
                 # no chunk can vanish from it, or change its name or length, unnoticed.
                 if not _seal_is_whole(path):
                     raise DamagedObjectError(kind, digest, "the list of its parts has a wrong checksum")
-                with ZipStore(path, mode="r") as zip_store:
+                zip_store = ZipStore(path, mode="r")
+                try:
                     group = zarr.open_group(zip_store, mode="r")
                     yield dict(group.arrays()), dict(group.attrs)
+                finally:
+                    # ZipStore cannot be closed if it could not be opened; the reason for that must stay visible.
+                    with suppress(AttributeError):
+                        zip_store.close()
             except NightbeamError:
                 raise
             except (ValueError, KeyError, RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
-                if isinstance(error, OSError) and error.errno in _REASONS:
-                    raise
+                trouble = _machine_trouble(error)
+                if trouble is not None:
+                    raise trouble from None
                 raise DamagedObjectError(kind, digest, str(error) or "it is too short") from error
 
     # -- records ------------------------------------------------------------------------------------------------
@@ -312,6 +319,18 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _machine_trouble(error: Exception) -> OSError | None:
+    """Return the operating system's own error, in or right behind ``error``, if it says nothing about the content.
+
+    What a damaged file causes has no error number, or EINVAL from a seek to a place that cannot be. zipfile says
+    "not a zip file" of a file whose end could not be read: the reason is then its context.
+    """
+    for reason in (error, error.__context__):
+        if isinstance(reason, OSError) and not isinstance(reason, NightbeamError):
+            return None if reason.errno in (None, errno.EINVAL) else reason
+    return None
 
 
 _REASONS = {

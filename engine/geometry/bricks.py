@@ -43,6 +43,10 @@ class BrickLayout:
     grid: Grid
     edge: int
 
+    def __reduce__(self) -> tuple[type["BrickLayout"], tuple[Grid, int]]:
+        # What was worked out is large and stays here: every task of a cluster carries a layout.
+        return type(self), (self.grid, self.edge)
+
     @property
     def bricks_zyx(self) -> tuple[int, int, int]:
         """Number of bricks along each axis."""

@@ -42,6 +42,10 @@ class Grid:
         if min(self.shape_zyx) < 1:
             raise CaseError(f"invalid shape_zyx={self.shape_zyx} (every axis needs at least one voxel)")
 
+    def __reduce__(self) -> tuple[type["Grid"], tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]]:
+        # Without the axes that were worked out: a grid travels with every task of a cluster.
+        return type(self), (self.origin_mm_xyz, self.spacing_mm_xyz, self.shape_zyx)
+
     @property
     def n_voxel(self) -> int:
         """Number of voxels."""

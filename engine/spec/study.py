@@ -1,11 +1,20 @@
 """The study file: what a person asks for. Units are part of every key; unknown keys are errors."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from engine.errors import NightbeamError, StudyError
 from engine.evaluate.goals import parse_goal
@@ -15,6 +24,11 @@ from engine.optimise.functions import Function
 from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.locate import line_of_key
+
+FUNCTION_KINDS: tuple[str, ...] = tuple(
+    model.model_fields["kind"].default for model in get_args(get_args(Function)[0])
+)
+"""What ``function`` of an objective can be."""
 
 
 class _Spec(BaseModel):
@@ -34,6 +48,17 @@ class CaseSpec(_Spec):
     series_uid: str | None = Field(None, description="which CT series, if the folder holds several")
     external: str | None = Field(None, description="name of the body outline, if its type is not EXTERNAL")
     hu_table: str = Field(description="'phantom' for built-in phantoms, or a CSV file of the scanner's table")
+
+    @field_validator("hu_table")
+    @classmethod
+    def _a_table_for_patients(cls, hu_table: str, info: ValidationInfo) -> str:
+        patient = any(info.data.get(key) is not None for key in ("dicom", "imported"))
+        if hu_table == "phantom" and patient and info.data.get("phantom") is None:
+            raise ValueError(
+                "'phantom' is the table of the built-in phantoms (there is no default table for a patient); "
+                "give a CSV file with the table of the scanner"
+            )
+        return hu_table
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -98,8 +123,9 @@ class BeamsSpec(_Spec):
                 raise ValueError(
                     f"{key} has {len(angles)} angles for {len(self.gantry_deg)} beams; give one, or one for each beam"
                 )
-        if len(set(self.angles())) != len(self.gantry_deg):
-            raise ValueError("two beams have the same angles; leave one out")
+        whole_turns_apart = {tuple(angle % 360.0 for angle in beam) for beam in self.angles()}
+        if len(whole_turns_apart) != len(self.gantry_deg):
+            raise ValueError("two beams have the same angles (0 and 360 are the same); leave one out")
         return self
 
     def angles(self) -> list[tuple[float, float, float]]:
@@ -139,6 +165,26 @@ class ScenariosSpec(_Spec):
         None, description="the rest is shared equally; equal shares if absent"
     )
 
+    # Validators of fields run for keys that are given, and for those alone.
+    @field_validator("shift_mm", "number", "seed")
+    @classmethod
+    def _not_ignored(cls, value: Any, info: ValidationInfo) -> Any:
+        setup = info.data.get("setup")  # absent if it is itself a mistake
+        if info.field_name == "shift_mm" and setup == "none":
+            raise ValueError("a shift means nothing with setup = 'none'; give setup, or leave shift_mm out")
+        if info.field_name in ("number", "seed") and setup not in ("random", None):
+            raise ValueError(f"{info.field_name} is for setup = 'random' alone (setup is '{setup}')")
+        return value
+
+    @field_validator("density_factors")
+    @classmethod
+    def _each_factor_once(cls, factors: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(factors)) != len(factors):
+            raise ValueError(
+                "a density factor is given twice; leave one out (probabilities are shared equally)"
+            )
+        return factors
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         shifts = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,)
@@ -146,8 +192,6 @@ class ScenariosSpec(_Spec):
             raise ValueError(f"setup = '{self.setup}' needs a positive shift_mm")
         if self.setup == "random" and self.number == 0:
             raise ValueError("setup = 'random' needs number = ... (how many shifts to draw)")
-        if self.setup != "random" and self.number:
-            raise ValueError(f"number is for setup = 'random' alone (setup is '{self.setup}')")
         self.scenarios()
         return self
 
@@ -185,7 +229,12 @@ class ObjectiveSpec(_Spec):
     def _gather_function(cls, values: Any) -> Any:
         if not isinstance(values, dict) or isinstance(values.get("function"), dict | BaseModel):
             return values
-        own = {key: value for key, value in values.items() if key in cls.model_fields and key != "function"}
+        own = {
+            # What a validator has touched is no longer JSON to pydantic, where an array may be a tuple.
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key in cls.model_fields and key != "function"
+        }
         rest = {key: value for key, value in values.items() if key not in cls.model_fields}
         return {**own, "function": {"kind": values.get("function"), **rest}}
 
@@ -216,10 +265,17 @@ class ParetoSpec(_Spec):
     """The front: objectives are grouped by their criterion, and the groups' weights are varied."""
 
     criteria: tuple[str, str, str] = Field(description="names of three criteria that objectives belong to")
-    divisions: int = Field(3, ge=2, le=10, description="2 gives 6 plans, 3 gives 10, 4 gives 15")
+    divisions: int = Field(3, ge=3, le=10, description="3 gives 10 plans, 4 gives 15, 5 gives 21")
     spread: float = Field(
         10.0, gt=1.0, le=1000.0, description="factor between weights of neighbouring emphasis"
     )
+
+    @field_validator("criteria")
+    @classmethod
+    def _three_different(cls, criteria: tuple[str, str, str]) -> tuple[str, str, str]:
+        if len(set(criteria)) != len(criteria):
+            raise ValueError("a criterion is named twice; a front needs three different ones")
+        return criteria
 
 
 class Study(_Spec):
@@ -285,7 +341,11 @@ def load_study(path: Path) -> Study:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path.name} is not valid TOML: {error}") from error
     try:
-        return Study.model_validate(values)
+        # As JSON, where pydantic's strict types take arrays for tuples, text for paths and whole numbers for others,
+        # but neither text nor truth values. TOML's dates fit no key: as a table they are refused everywhere.
+        return Study.model_validate_json(
+            json.dumps(values, default=lambda date: {"date": str(date)}), strict=True
+        )
     except ValidationError as error:
         raise StudyError(_explain(path.name, text, error)) from error
     except NightbeamError as error:
@@ -296,9 +356,14 @@ def _explain(name: str, text: str, error: ValidationError) -> str:
     lines = []
     for mistake in error.errors(include_url=False):
         # The chosen function's kind and the field 'function' are our own nesting: people see flat keys.
-        known = {"function", *(kind for kind in _KINDS)}
-        nested = len(mistake["loc"]) > 2 and mistake["loc"][0] == "objectives" and len(mistake["loc"]) > 3
-        loc = tuple(part for part in mistake["loc"] if not (nested and part in known))
+        nested = len(mistake["loc"]) > 3 and mistake["loc"][0] == "objectives"
+        loc = tuple(
+            part
+            for part in mistake["loc"]
+            if not (nested and part in ("function", *FUNCTION_KINDS))
+            # Of a key that takes one number or several, pydantic names the sort it tried.
+            and not str(part).startswith(("float", "tuple["))
+        )
         key = (
             "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
             or "the study"
@@ -311,9 +376,8 @@ def _explain(name: str, text: str, error: ValidationError) -> str:
         if mistake["type"] == "missing":
             message = "this key is needed but absent"
         if mistake["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            message = f"unknown function {mistake['input'].get('kind')!r}; known are {', '.join(_KINDS)}"
+            message = (
+                f"unknown function {mistake['input'].get('kind')!r}; known are {', '.join(FUNCTION_KINDS)}"
+            )
         lines.append(f"  {where}{key}: {message}")
     return f"{name} does not describe a study:\n" + "\n".join(lines)
-
-
-_KINDS = ("squared_overdose", "squared_underdose", "squared_deviation", "mean", "geud")

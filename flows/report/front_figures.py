@@ -7,9 +7,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from engine.evaluate.plan import DvhCurve
+from engine.model.arrays import F64
 from flows.report.colours import STRUCTURE_COLOURS, structure_style
 from flows.report.figures import figure_style, label, new_figure
 from flows.report.front_summary import FrontSummary
+
+_DECADES = 100.0
+"""Criteria whose values span more than this factor are drawn on a logarithmic axis."""
+
+
+def _spans_decades(values: F64) -> bool:
+    return bool(values.min() > 0.0 and values.max() > _DECADES * values.min())
 
 
 def front_figure(summary: FrontSummary) -> Figure:
@@ -52,6 +60,10 @@ def front_figure(summary: FrontSummary) -> Figure:
                     figure.colorbar(
                         points, ax=axes, location="top", label=_axis_label(summary, third), pad=0.02
                     )
+            if _spans_decades(values[:, i]):
+                axes.set_xscale("log")
+            if _spans_decades(values[:, j]):
+                axes.set_yscale("log")
             for plan, (x, y) in zip(summary.plans, values[:, [i, j]], strict=True):
                 if plan.role != "point":
                     axes.annotate(

@@ -164,8 +164,6 @@ class ConvergenceSummary(ReportModel):
     objectives: tuple[float, ...]
     terms: tuple[ObjectiveTerm, ...]
     stopping_reason: str
-    lower_bound: float | None = None
-    largest_constraint_violation_gy: float | None = None
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:

@@ -70,7 +70,7 @@ goal = "D95% >= 20 Gy"
 
 [pareto]
 criteria = ["target", "body", "mean"]
-divisions = 2
+divisions = 3
 """
 
 

@@ -27,6 +27,10 @@ def test_a_plan_ends_with_report_summary_weights_and_dose(finished):
     assert summary["goals"][0]["value"] == pytest.approx(20.0, rel=1e-4)  # normalised to it
     assert (weight >= 0.0).all()
     assert (weight > 0.0).any()
+    terms = summary["convergence"]["terms"]
+    assert sum(term["weight"] * term["value"] for term in terms) == pytest.approx(
+        min(summary["convergence"]["objectives"][-20:]), rel=1e-3
+    )
     (dose_file,) = (folder / "out" / "dicom").glob("RTDOSE*.dcm")
     dose = pydicom.dcmread(dose_file)
     largest_gy = float(dose.pixel_array.max()) * float(dose.DoseGridScaling)
@@ -130,13 +134,13 @@ def test_a_front_has_its_plans_and_pages(finished, tmp_path):
     done = run(command("pareto", study, store, tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     front = json.loads((tmp_path / "out" / "front.json").read_text())
-    assert len(front["plans"]) == 6
+    assert len(front["plans"]) == 10
     weights = np.array([p["weights"] for p in front["plans"]])
     values = np.array([p["values"] for p in front["plans"]])
     # Each plan is the best of all for its own weighting (to 1 %: a solve may stop at its limit).
     weighted = weights @ values.T
     assert (np.diag(weighted) <= 1.01 * weighted.min(axis=1)).all()
-    assert len({tuple(p["values"]) for p in front["plans"]}) == 6
+    assert len({tuple(p["values"]) for p in front["plans"]}) == 10
 
 
 def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
@@ -149,7 +153,12 @@ def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     assert "Target" in imported.stdout
     other = run([*phantom, "import", str(tmp_path / "dicom"), "--store", str(store), "--name", "other"])
     assert "case 'other'" in other.stdout
-    planned = plan(tmp_path, store, STUDY.replace('phantom = "water-box"', 'imported = "box"'))
+    # The phantoms' own table, written down: no patient has it by default.
+    (tmp_path / "table.csv").write_text("hu,relative_electron_density\n-1000,0.00108\n0,1\n3000,4\n")
+    text = STUDY.replace('phantom = "water-box"', 'imported = "box"').replace(
+        'hu_table = "phantom"', 'hu_table = "table.csv"'
+    )
+    planned = plan(tmp_path, store, text)
     np.testing.assert_array_equal(planned, weight)
 
 

@@ -225,6 +225,37 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
         evaluated(resident, "expected", 0.0)
 
 
+@pytest.mark.parametrize("where", ["load", "sums", "gradient"])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_a_bug_on_a_worker_is_told_as_it_is_and_not_tried_again(
+    small, groups, client, tmp_path, where, error
+):
+    wait_until_all_run(client)
+
+    def fail(here):
+        if where == here:
+            raise error("a bug in the work")
+
+    class Buggy(GroupEvaluator):
+        def sums(self, *args):
+            fail("sums")
+            return super().sums(*args)
+
+        def gradient(self, *args):
+            fail("gradient")
+            return super().gradient(*args)
+
+    def load(numbers):
+        (tmp_path / f"{numbers[0]}-{time.monotonic_ns()}").touch()
+        if 2 in numbers:
+            fail("load")
+        return [Buggy(group.scenarios, group.regions) for group in groups(numbers)]
+
+    with pytest.raises(error, match="a bug in the work"):
+        evaluated(ResidentRows(client, load, small.work, small.n_beamlet), "expected", 0.0)
+    assert len(list(tmp_path.iterdir())) <= 2  # once on each worker
+
+
 def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):
     monkeypatch.setattr(cluster.workers, "WORKER_WAIT_S", 0.5)
     with (

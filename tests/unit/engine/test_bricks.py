@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,3 +62,16 @@ def test_rows_of_a_brick_are_one_piece() -> None:
 )
 def test_brick_edge_is_the_largest_that_gives_64_bricks(shape_zyx: tuple[int, int, int], edge: int) -> None:
     assert choose_brick_edge(Grid((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), shape_zyx)) == edge
+
+
+def test_what_was_worked_out_does_not_travel() -> None:
+    layout = BrickLayout(Grid((1.0, 2.0, 3.0), (2.0, 2.0, 2.5), (40, 50, 60)), 16)
+    before = pickle.dumps(layout)
+    assert layout.row_of_voxel.nbytes > 400_000
+    assert layout.grid.centres_mm_xyz
+    assert layout.grid.edges_mm_xyz
+    assert len(pickle.dumps(layout)) == len(before) < 1000
+    assert len(pickle.dumps(layout.grid)) < 1000
+    again = pickle.loads(pickle.dumps(layout))
+    assert again == layout
+    np.testing.assert_array_equal(again.row_of_voxel, layout.row_of_voxel)

@@ -12,6 +12,7 @@ from engine.spec.study import Study, load_study
 from flows.progress import Reporter
 from flows.reading import take_case
 from flows.run import Run
+from flows.stages import place
 from storage.cases import write_case
 from storage.store import Store
 from tests.e2e.small_study import STUDY, write_study
@@ -97,3 +98,11 @@ def test_an_imported_case_goes_by_the_name_the_study_uses(run, study, tmp_path):
     )
     case = replace(a_case(BODY=box(1, 9), Target=box(4, 6)), name="theirs")
     assert take(run, named, case, tmp_path).case.name == "mine"
+
+
+def test_an_isocentre_far_from_the_target_is_refused(run, tmp_path):
+    far = STUDY.replace("beamlet_mm = 10.0", "beamlet_mm = 10.0\nisocentre_mm = [500.0, 25.0, 25.0]")
+    study = load_study(write_study(tmp_path, far))
+    reference = take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6)), tmp_path)
+    with pytest.raises(CaseError, match="would have to reach"):
+        place(run, study, reference)

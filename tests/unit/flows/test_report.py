@@ -164,7 +164,6 @@ class _Made:
                     ),
                 ),
                 stopping_reason="The relative change of the objective stayed below 1e-6 for 5 iterations.",
-                lower_bound=0.0040,
             ),
             provenance=ProvenanceSummary(
                 nightbeam_version="0.1.0", code_digest="5f2c" * 16, store_digests={"influence": "ab12" * 16},

@@ -62,6 +62,52 @@ BROKEN = {
     "two criteria": ('["target", "body", "mean"]', '["target", "body"]', "pareto.criteria"),
     "no objectives": ("[[objectives]]", "[[targets]]", "objectives"),
     "an infinite weight": ("weight = 100.0", "weight = inf", "objectives[0].weight"),
+    "three criteria of which two are one": (
+        '["target", "body", "mean"]',
+        '["target", "body", "body"]',
+        "pareto.criteria: a criterion is named twice",
+    ),
+    "fewer than ten plans of a front": ("divisions = 3", "divisions = 2", "pareto.divisions"),
+    "a shift that nobody would use": ('setup = "axes"\n', "", "scenarios.shift_mm: a shift means nothing"),
+    "a seed without random shifts": (
+        "shift_mm = 4.0",
+        "shift_mm = 4.0\nseed = 3",
+        "scenarios.seed: seed is for",
+    ),
+    "a number of shifts that are not random": (
+        "shift_mm = 4.0",
+        "shift_mm = 4.0\nnumber = 3",
+        "scenarios.number: number is for",
+    ),
+    "a density factor twice": (
+        "shift_mm = 4.0",
+        "shift_mm = 4.0\ndensity_factors = [0.97, 1.03, 0.97]",
+        "scenarios.density_factors: a density factor is given twice",
+    ),
+    "two beams a whole turn apart": ("[0, 90, 200]", "[0, 90, 360]", "beams: two beams have the same angles"),
+    "two beams a whole turn of the couch apart": (
+        "[0, 90, 200]",
+        "[0, 90, 90]\ncouch_deg = [0, -90, 270]",
+        "beams: two beams have the same angles",
+    ),
+    "a truth value for a whole number": ("fractions = 10", "fractions = true", "prescription.fractions: "),
+    "a truth value for a number": ("beamlet_mm = 10.0", "beamlet_mm = true", "beams.beamlet_mm: "),
+    "a truth value among numbers": ("[0, 90, 200]", "[0, 90, true]", "beams.gantry_deg[2]: "),
+    "a truth value for one or more numbers": ("shift_mm = 4.0", "shift_mm = true", "scenarios.shift_mm: "),
+    "a number as text": ("dose_gy = 20.0\nfractions", 'dose_gy = "50"\nfractions', "prescription.dose_gy: "),
+    "a function's number as text": ("dose_gy = 8.0", 'dose_gy = "8.0"', "objectives[1].dose_gy: "),
+    "a number for a truth value": ("weight = 20.0", "weight = 20.0\nrobust = 0", "objectives[1].robust: "),
+    "a date for text": ('name = "small"', "name = 2025-01-01", "name: "),
+    "the phantoms' HU table for an imported patient": (
+        'phantom = "water-box"',
+        'imported = "head"',
+        "case.hu_table: 'phantom' is the table of the built-in phantoms",
+    ),
+    "the phantoms' HU table for a patient's files": (
+        'phantom = "water-box"',
+        'dicom = "scans"',
+        "case.hu_table: 'phantom' is the table of the built-in phantoms",
+    ),
     "a cut-off beyond reason": (
         "lateral_cutoff_mm = 40.0",
         "lateral_cutoff_mm = 4e9",
@@ -80,6 +126,52 @@ def test_a_broken_study_is_told_with_its_key(kind, tmp_path):
     assert answer.exit_code == 2
     assert expected in answer.output
     assert "Traceback" not in answer.output
+
+
+def test_whole_numbers_lists_and_paths_are_taken_where_they_fit(tmp_path):
+    path = tmp_path / "whole.toml"
+    path.write_text(
+        STUDY.replace("beamlet_mm = 10.0", "beamlet_mm = 10\nisocentre_mm = [1, 2, 3]")
+        .replace('phantom = "water-box"', 'dicom = "scans"')
+        .replace('hu_table = "phantom"', 'hu_table = "ct.csv"')
+        .replace("shift_mm = 4.0", "shift_mm = [4, 3, 2]")
+        .replace("dose_gy = 8.0", "dose_gy = 8")
+    )
+    study = load_study(path)
+    assert study.beams.beamlet_mm == 10.0
+    assert study.beams.isocentre_mm == (1.0, 2.0, 3.0)
+    assert study.case.dicom == Path("scans")
+    assert study.scenarios.shift_mm == (4.0, 3.0, 2.0)
+    assert study.objectives[1].function.dose_gy == 8.0
+    assert study.objectives[1].excluding == ("Target",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("three criteria of which two are one", "criteria"),
+        ("fewer than ten plans of a front", "divisions"),
+        ("a shift that nobody would use", "shift_mm"),
+        ("a seed without random shifts", "seed"),
+        ("a density factor twice", "density_factors"),
+        ("two beams a whole turn apart", "[beams]"),
+        ("a truth value for one or more numbers", "shift_mm"),
+        ("the phantoms' HU table for an imported patient", "hu_table"),
+    ],
+)
+def test_a_mistake_between_keys_is_told_with_the_line_of_one(kind, key, tmp_path):
+    old, new, _ = BROKEN[kind]
+    path = tmp_path / "broken.toml"
+    path.write_text(STUDY.replace(old, new))
+    (line,) = (n for n, text in enumerate(path.read_text().splitlines(), 1) if text.startswith(key))
+    with pytest.raises(StudyError, match=rf"\n  line {line}: "):
+        load_study(path)
+
+
+def test_random_shifts_may_have_a_seed(tmp_path):
+    path = tmp_path / "random.toml"
+    path.write_text(STUDY.replace('setup = "axes"', 'setup = "random"\nnumber = 5\nseed = 3'))
+    assert len(load_study(path).scenarios.scenarios()) == 6
 
 
 def test_mistakes_are_told_with_their_lines(tmp_path):

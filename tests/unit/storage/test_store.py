@@ -8,6 +8,8 @@ import resource
 import shutil
 import tempfile
 import threading
+import zipfile
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from zarr.storage import ZipStore
 
 from engine.errors import DamagedObjectError, StoreError
 from storage.store import SCHEMA_VERSION, Store
@@ -147,6 +150,76 @@ def test_garbage_is_damage(store, thing):
         thing.write_bytes(garbage)
         with pytest.raises(DamagedObjectError, match=DIGEST):
             store.read_arrays(KIND, DIGEST)
+
+
+TROUBLES = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES)
+
+
+def fail_at(monkeypatch, owner, name, n_good, error):
+    """Let a function work some times and then fail."""
+    original, n_call = getattr(owner, name), 0
+
+    def function(*args, **kwargs):
+        nonlocal n_call
+        n_call += 1
+        if n_call > n_good:
+            raise error
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, function)
+
+
+@pytest.mark.parametrize("number", TROUBLES, ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("owner", "name", "n_good"),
+    [
+        (zipfile.ZipFile, "__init__", 0),  # opened for the seal
+        (zipfile.ZipFile, "__init__", 1),  # opened by zarr
+        (zipfile, "_EndRecData", 0),  # zipfile takes every error here for 'not a zip file'
+        (zipfile, "_EndRecData", 1),
+        (ZipStore, "_get", 0),  # metadata
+        (zipfile.ZipExtFile, "read", 3),  # parts of arrays
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_trouble_of_the_machine_is_not_damage(store, thing, monkeypatch, number, owner, name, n_good):
+    with monkeypatch.context() as patch:
+        fail_at(patch, owner, name, n_good, OSError(number, os.strerror(number)))
+        with pytest.raises(StoreError, match="cannot read the store") as caught:
+            store.read_arrays(KIND, DIGEST)
+    assert not isinstance(caught.value, DamagedObjectError)
+    assert same(*store.read_arrays(KIND, DIGEST))
+
+
+def test_too_many_open_files_are_not_damage(store, thing):
+    assert same(*store.read_arrays(KIND, DIGEST))  # zarr's own thread and its files are there now
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(StoreError, match="Too many open files") as caught:
+            store.read_arrays(KIND, DIGEST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    assert not isinstance(caught.value, DamagedObjectError)
+
+
+def test_a_lack_of_memory_is_not_damage(store, thing, monkeypatch):
+    fail_at(monkeypatch, ZipStore, "_get", 3, MemoryError())
+    with pytest.raises(MemoryError):
+        store.read_arrays(KIND, DIGEST)
+
+
+def test_a_seek_to_nowhere_is_damage(store, thing, monkeypatch):
+    fail_at(monkeypatch, zipfile.ZipExtFile, "read", 3, OSError(errno.EINVAL, "Invalid argument"))
+    with pytest.raises(DamagedObjectError, match=DIGEST):
+        store.read_arrays(KIND, DIGEST)
 
 
 def test_a_folder_in_place_of_an_object_is_an_error_of_the_store(store):
