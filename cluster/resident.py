@@ -162,7 +162,8 @@ class ResidentRows:
 
         It learns of a lost connection first, and tells the client of a lost actor after that.
         """
-        return set(self._workers) <= set(known_workers(self._client))
+        # Asked once, without waiting for workers that restart: what is left of lost actors must go first.
+        return set(self._workers) <= set(self._client.scheduler_info(n_workers=-1)["workers"])
 
     def _build(self) -> None:
         workers = self._workers = known_workers(self._client)

@@ -253,7 +253,8 @@ def test_a_bug_on_a_worker_is_told_as_it_is_and_not_tried_again(
 
     with pytest.raises(error, match="a bug in the work"):
         evaluated(ResidentRows(client, load, small.work, small.n_beamlet), "expected", 0.0)
-    assert len(list(tmp_path.iterdir())) <= 2  # once on each worker
+    # Once on each worker; twice if one that an earlier test killed has left only now. Six rounds would be twelve.
+    assert len(list(tmp_path.iterdir())) <= 4
 
 
 def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):
