@@ -93,7 +93,7 @@ def front_dvh_figure(curves: Mapping[str, Sequence[DvhCurve]], prescription_gy: 
     n_column = min(3, len(names))
     n_row = -(-len(names) // n_column)
     with figure_style():
-        figure = new_figure(3.5 * n_column, 2.5 * n_row + 0.5)
+        figure = new_figure(max(3.5 * n_column, 9.5), 2.5 * n_row + 0.5)
         panels = figure.subplots(n_row, n_column, squeeze=False, sharey=True).ravel()
         for axes in panels[len(names) :]:
             axes.set_axis_off()
