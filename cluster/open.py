@@ -52,8 +52,6 @@ def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                     memory_limit=None,
-                    # On a shared login node loopback is not private: TLS with certificates made for this run.
-                    security=True,
                     silence_logs=50,
                     # Attempts are counted by `run_tasks`, which knows the task; the scheduler adds none of its own.
                     scheduler_kwargs={"allowed_failures": 0},
