@@ -25,7 +25,7 @@ from engine.geometry.resample import average_onto
 from engine.model.arrays import Bool
 from engine.model.grid import Grid
 from engine.optimise.group import GroupEvaluator
-from engine.optimise.problem import Problem
+from engine.optimise.problem import Problem, uniform_start
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
@@ -33,7 +33,7 @@ from flows.influence import block_digests, block_made_from
 from flows.progress import Reporter
 from flows.references import Influence, Placement
 from flows.run import Run
-from flows.solving import prepare_optimiser, uniform_start
+from flows.solving import prepare_optimiser
 from flows.work import DENSITY, BlockRecord
 from storage.digest import provenance
 from storage.influence import write_tiles
@@ -99,6 +99,7 @@ def profile_dose(run: Run, study: Study, placement: Placement, density: str, led
                         tuple(map(int, column.brick)),
                         tuple(map(int, n_mini)),
                         column.n_entry,
+                        0.0,
                     )
                     of_scenario.append(
                         (placement.first_beamlet[number] + int(beamlets.block_begin[block]), record)
@@ -159,7 +160,7 @@ def main() -> None:
         rows = TimedRows(groups, placement.first_beamlet[-1], solve)
         probability = np.array([scenario.probability for scenario in influence.scenarios])
         problem = Problem(rows, prepared.terms, study.optimisation.robust, probability)
-        weight = uniform_start(problem, prepared, study.prescription.dose_gy)
+        weight = uniform_start(problem.rows, prepared.target_region, study.prescription.dose_gy)
         problem.evaluate(weight, 1.0)
         loading = solve.steps.pop("loading tiles, once")
         solve.steps.clear()
