@@ -17,9 +17,8 @@ from engine.errors import ClusterError
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
-
-
 _TRIM_BYTES = 1 << 32
+"""Free memory that a worker may keep."""
 
 
 @contextmanager

@@ -63,6 +63,14 @@ _LOG = click.option(
 )  # fmt: skip
 
 
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument and options of everything that computes a study."""
+    # From the last to the first, as decorators are applied, so that help lists them in this order.
+    for option in reversed((_STUDY, _STORE, _OUTPUT, _CLUSTER, _WORKERS, _QUIET, _LOG)):
+        command = option(command)
+    return command
+
+
 @click.group(
     epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -82,13 +90,7 @@ def main() -> None:
 
 
 @main.command(epilog=_EPILOG)
-@_STUDY
-@_STORE
-@_OUTPUT
-@_CLUSTER
-@_WORKERS
-@_QUIET
-@_LOG
+@_run_options
 @clear_errors
 def plan(
     study: Path,
@@ -108,13 +110,7 @@ def plan(
 
 
 @main.command(epilog=_EPILOG)
-@_STUDY
-@_STORE
-@_OUTPUT
-@_CLUSTER
-@_WORKERS
-@_QUIET
-@_LOG
+@_run_options
 @clear_errors
 def pareto(
     study: Path,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine.errors import StudyError
-from engine.spec.study import load_study
+from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
 from flows.judging import Judgement
@@ -14,9 +14,8 @@ from flows.telling import export_dose
 from storage.store import Store
 
 
-def _look_up(run: Run, study_file: Path) -> tuple[CaseRef, Placement, Influence, Solve, Judgement]:
-    study = load_study(study_file)
-    reference = stages.read(run, study, case_of_study(run, study.case, study_file.parent), study_file.parent)
+def _look_up(run: Run, study: Study, folder: Path) -> tuple[CaseRef, Placement, Influence, Solve, Judgement]:
+    reference = stages.read(run, study, case_of_study(run, study.case, folder), folder)
     placement = stages.place(run, study, reference)
     scenarios = stages.vary(study)
     influence = stages.dose(run, study, placement, scenarios)
@@ -42,8 +41,8 @@ def tell_again(study_file: Path, store: Path, output: Path) -> Path:
         If something the plan needs is not in the store.
     """
     with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
-        found = _look_up(run, study_file)
-        return stages.tell(run, load_study(study_file), *found, output)
+        study = load_study(study_file)
+        return stages.tell(run, study, *_look_up(run, study, study_file.parent), output)
 
 
 def export_again(study_file: Path, store: Path, folder: Path) -> Path:
@@ -55,5 +54,5 @@ def export_again(study_file: Path, store: Path, folder: Path) -> Path:
         If something the plan needs is not in the store.
     """
     with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
-        reference, _, _, _, judgement = _look_up(run, study_file)
+        reference, _, _, _, judgement = _look_up(run, load_study(study_file), study_file.parent)
         return export_dose(run, reference, judgement, folder)
