@@ -13,7 +13,7 @@ focal spot's image, both scaled to the isocentre plane. Model, neglected effects
 kernel decomposition of Bortfeld, Schlegel and Rhein, Med Phys 20 (1993) 311.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,11 +23,11 @@ from scipy.special import erf
 from engine.dose.engine import Patient
 from engine.dose.photon_pencil_beam_kernels import brick_dose, forward_dose, normal_table
 from engine.dose.photon_pencil_beam_loss import cut_reach_mm, lost_dose_per_weight_gy
-from engine.dose.photon_pencil_beam_tiles import ColumnBuilder, raster_of
-from engine.dose.photon_pencil_beam_view import BeamView, beam_view, spot_sigma_mm
+from engine.dose.photon_pencil_beam_tiles import BrickTile, column_of, quantised, raster_of
+from engine.dose.photon_pencil_beam_view import BeamView, spot_sigma_mm, trace_view
 from engine.errors import DoseError
 from engine.geometry.bricks import MINI_SIZE, BrickLayout
-from engine.model.arrays import F32, F64, Bool
+from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.grid import Grid
@@ -65,7 +65,7 @@ class PhotonPencilBeam:
     threshold_fraction: float
 
     name = "photon_pencil_beam"
-    version = "2"
+    version = "3"
 
     def __post_init__(self) -> None:
         if self.lateral_cutoff_mm <= 0.0:
@@ -156,7 +156,7 @@ class PhotonPencilBeam:
             If a part of the patient comes too close to the source.
         """
         reached = None if near is None else (near, self.lateral_cutoff_mm)
-        return beam_view(self.machine, self.kernel.sigma_mm, patient, layout, active, beam, shift_mm, reached)
+        return trace_view(self.machine, patient, layout, active, beam, shift_mm, reached)
 
     def tile_columns(
         self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
@@ -179,41 +179,46 @@ class PhotonPencilBeam:
         DoseError
             If a row lies deeper than the tables reach.
         """
-        self._require_depth(view, density_factor)
         chosen = np.concatenate(
             [np.arange(beamlets.block_begin[b], beamlets.block_begin[b + 1]) for b in blocks]
         )
+        tiles = list(self._tiles(view, beamlets, chosen, density_factor))
         sizes = [int(beamlets.block_begin[b + 1] - beamlets.block_begin[b]) for b in blocks]
+        return [
+            column_of(tiles, first, n)
+            for first, n in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True)
+        ]
+
+    def _tiles(
+        self, view: BeamView, beamlets: BeamletGrid, chosen: I64, density_factor: float
+    ) -> Iterator[BrickTile]:
+        """Yield the tiles of the ``chosen`` beamlets, brick by brick; bricks without any are left out."""
+        self._require_depth(view, density_factor)
         raster, first_column, first_row = raster_of(beamlets, chosen)
         threshold = self.threshold_fraction * self.beamlet_peak_gy(beamlets.size_mm)
-        layout, table = view.layout, normal_table()
-        n_max = layout.brick_size // MINI_SIZE
+        brick_size = view.layout.brick_size
+        n_max = brick_size // MINI_SIZE
         count = np.zeros(chosen.size, dtype=np.int32)
         mini_out = np.empty((chosen.size, n_max), dtype=np.uint16)
         dose_out = np.empty((chosen.size, n_max, MINI_SIZE), dtype=np.float32)
         share_x = np.empty((raster.shape[1], MINI_SIZE), dtype=np.float32)
         share_y = np.empty((raster.shape[0], MINI_SIZE), dtype=np.float32)
         cell_dose = np.empty((*raster.shape, MINI_SIZE), dtype=np.float32)
-        columns = [ColumnBuilder(n, threshold) for n in sizes]
-        brick_of = view.first_row // layout.brick_size
+        brick_of = view.first_row // brick_size
         bricks, starts = np.unique(brick_of, return_index=True)
         for brick, start, stop in zip(bricks, starts, np.append(starts, brick_of.size)[1:], strict=True):
             part = slice(start, stop)
-            mini = ((view.first_row[part] % layout.brick_size) // MINI_SIZE).astype(np.uint16)
+            mini = ((view.first_row[part] % brick_size) // MINI_SIZE).astype(np.uint16)
             count[:] = 0
             brick_dose(
-                view.x[part], view.y[part], view.depth_mm[part], view.factor[part], view.inverse_sigma[part], mini,
-                self._depth_table, _DEPTH_STEP_MM, density_factor,
+                view.x[part], view.y[part], view.distance_mm[part], view.factor[part], view.depth_mm[part], mini,
+                *self._beam_constants(density_factor),
                 raster, first_column, first_row, beamlets.size_mm[0], beamlets.size_mm[1],
-                self.lateral_cutoff_mm, threshold, table,
+                self.lateral_cutoff_mm, threshold, normal_table(),
                 share_x, share_y, cell_dose, count, mini_out, dose_out,
             )  # fmt: skip
-            begin = 0
-            for column, size in zip(columns, sizes, strict=True):
-                end = begin + size
-                column.add(int(brick), count[begin:end], mini_out[begin:end], dose_out[begin:end])
-                begin = end
-        return [column.finish() for column in columns]
+            if count.any():
+                yield quantised(int(brick), count, mini_out, dose_out, threshold)
 
     def forward(self, view: BeamView, beamlets: BeamletGrid, weight: F64, density_factor: float) -> F32:
         """Return the dose of a fluence map in Gy, without cut-off and threshold.
@@ -246,14 +251,25 @@ class PhotonPencilBeam:
         share_y = np.empty((index.shape[0], MINI_SIZE), dtype=np.float32)
         dose = np.empty(view.x.shape, dtype=np.float32)
         forward_dose(
-            view.x, view.y, view.depth_mm, view.factor, view.inverse_sigma,
-            self._depth_table, _DEPTH_STEP_MM, density_factor,
+            view.x, view.y, view.distance_mm, view.factor, view.depth_mm,
+            *self._beam_constants(density_factor),
             fluence, first_column, first_row, beamlets.size_mm[0], beamlets.size_mm[1],
             normal_table(), share_x, share_y, dose,
         )  # fmt: skip
         rows = np.zeros(view.layout.n_row, dtype=np.float32)
         rows[view.first_row[:, None] + np.arange(MINI_SIZE)] = dose
         return rows
+
+    def _beam_constants(self, density_factor: float) -> tuple[float, float, float, F32, F32, float]:
+        """Return what both kernels are told of machine and kernel."""
+        return (
+            self.machine.sad_mm,
+            self.machine.collimator_distance_mm,
+            self.machine.source_sigma_mm,
+            self.kernel.sigma_mm.astype(np.float32),
+            self._depth_table,
+            density_factor / _DEPTH_STEP_MM,
+        )
 
     def _require_depth(self, view: BeamView, density_factor: float) -> None:
         deepest_mm = float(view.depth_mm.max(initial=0.0)) * density_factor

@@ -1,5 +1,8 @@
 """From doses of mini-blocks to tiles: beamlets on their raster, and columns of tiles gathered brick by brick."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from engine.dose.photon_pencil_beam_kernels import quantise
@@ -32,58 +35,73 @@ def raster_of(beamlets: BeamletGrid, chosen: I64) -> tuple[I32, int, int]:
     return raster, first_column, first_row
 
 
-class ColumnBuilder:
-    """Gathers the tiles of one block, brick by brick.
+@dataclass(frozen=True)
+class BrickTile:
+    """What some beamlets of one beam give one brick, beamlet by beamlet.
 
     Parameters
     ----------
-    n_beamlet
-        Beamlets of the block.
-    threshold_gy
-        Entries above this are counted.
+    brick
+        The brick.
+    begin
+        First mini-block of every beamlet and, last, their number, shape (n_beamlet + 1,).
+    scale, n_entry
+        Gy per weight of one count, and entries above the threshold, of every beamlet, shape (n_beamlet,).
+    mini, value
+        Mini-block numbers (n_mini,) and counts (n_mini, 8).
     """
 
-    def __init__(self, n_beamlet: int, threshold_gy: float) -> None:
-        self._n_beamlet = n_beamlet
-        self._threshold_gy = threshold_gy
-        self._brick: list[int] = []
-        self._begin: list[I64] = [np.empty(0, np.int64)]
-        self._scale: list[F32] = [np.empty(0, np.float32)]
-        self._mini: list[U16] = [np.empty(0, np.uint16)]
-        self._value: list[U16] = [np.empty((0, MINI_SIZE), np.uint16)]
-        self._n_mini = 0
-        self._n_entry = 0
+    brick: int
+    begin: I64
+    scale: F32
+    n_entry: I64
+    mini: U16
+    value: U16
 
-    def add(self, brick: int, count: I32, mini: U16, dose_gy: F32) -> None:
-        """Add the tile of one brick, higher than those before.
 
-        ``count`` (n_beamlet,) mini-blocks of each beamlet are used of ``mini`` (n_beamlet, n_max) and
-        ``dose_gy`` (n_beamlet, n_max, 8). A brick without any gets no tile.
-        """
-        n_mini = int(count.sum())
-        if n_mini == 0:
-            return
-        begin = np.zeros(self._n_beamlet, dtype=np.int64)
-        scale = np.empty(self._n_beamlet, dtype=np.float32)
-        tile_mini = np.empty(n_mini, dtype=np.uint16)
-        value = np.empty((n_mini, MINI_SIZE), dtype=np.uint16)
-        self._n_entry += quantise(count, mini, dose_gy, self._threshold_gy, begin, scale, tile_mini, value)
-        self._brick.append(brick)
-        self._begin.append(begin + self._n_mini)
-        self._scale.append(scale)
-        self._mini.append(tile_mini)
-        self._value.append(value)
-        self._n_mini += n_mini
+def quantised(brick: int, count: I32, mini: U16, dose_gy: F32, threshold_gy: float) -> BrickTile:
+    """Return the tile of ``count`` (n_beamlet,) mini-blocks of each beamlet.
 
-    def finish(self) -> TileColumn:
-        """Return all tiles."""
-        end = np.array([self._n_mini], dtype=np.int64)
-        return TileColumn(
-            self._n_beamlet,
-            np.array(self._brick, dtype=np.int32),
-            np.concatenate([*self._begin, end]),
-            np.concatenate(self._scale),
-            np.concatenate(self._mini),
-            np.concatenate(self._value),
-            self._n_entry,
-        )
+    They are the first of ``mini`` (n_beamlet, n_max) and ``dose_gy`` (n_beamlet, n_max, 8).
+    """
+    n_mini = int(count.sum())
+    tile = BrickTile(
+        brick,
+        np.empty(count.size + 1, dtype=np.int64),
+        np.empty(count.size, dtype=np.float32),
+        np.empty(count.size, dtype=np.int64),
+        np.empty(n_mini, dtype=np.uint16),
+        np.empty((n_mini, MINI_SIZE), dtype=np.uint16),
+    )
+    quantise(count, mini, dose_gy, threshold_gy, tile.begin, tile.scale, tile.n_entry, tile.mini, tile.value)
+    return tile
+
+
+def column_of(tiles: Sequence[BrickTile], first: int, n_beamlet: int) -> TileColumn:
+    """Return the tiles of consecutive beamlets, the ``first`` and those after it, as a block; empty ones are left out.
+
+    Parameters
+    ----------
+    tiles
+        In ascending order of bricks.
+    first, n_beamlet
+        The block's beamlets, counted as in the tiles.
+    """
+    end = first + n_beamlet
+    filled = [tile for tile in tiles if tile.begin[end] > tile.begin[first]]
+    begin, at = [], 0
+    for tile in filled:
+        begin.append(tile.begin[first:end] - tile.begin[first] + at)
+        at += int(tile.begin[end] - tile.begin[first])
+    parts = [slice(int(tile.begin[first]), int(tile.begin[end])) for tile in filled]
+    return TileColumn(
+        n_beamlet,
+        np.array([tile.brick for tile in filled], dtype=np.int32),
+        np.concatenate([*begin, np.array([at], dtype=np.int64)]),
+        np.concatenate([np.empty(0, np.float32), *(tile.scale[first:end] for tile in filled)]),
+        np.concatenate([np.empty(0, np.uint16), *(t.mini[p] for t, p in zip(filled, parts, strict=True))]),
+        np.concatenate(
+            [np.empty((0, MINI_SIZE), np.uint16), *(t.value[p] for t, p in zip(filled, parts, strict=True))]
+        ),
+        sum(int(tile.n_entry[first:end].sum()) for tile in filled),
+    )

@@ -11,7 +11,11 @@ from engine.geometry.frames import project, source_mm
 from engine.geometry.raytrace import radiological_depth_mm
 from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
+from engine.model.case import PatientPosition
 from engine.model.machine import PhotonMachine
+
+NOT_ACTIVE = np.float32(-1.0)
+"""Radiological depth of a row that gets no dose."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,21 @@ class BeamView:
         First row of every mini-block, ascending, shape (n,).
     x, y
         Position in the isocentre plane in mm, shape (n, 8).
-    depth_mm
-        Radiological depth at density factor 1, shape (n, 8).
+    distance_mm
+        Distance from the source, along the beam's axis, shape (n, 8).
     factor
         Inverse square factor, 0 for rows that are not active, shape (n, 8).
-    inverse_sigma
-        Inverse widths of the Gaussians in the isocentre plane in 1/mm, shape (n, n_gauss, 8).
+    depth_mm
+        Radiological depth at density factor 1, `NOT_ACTIVE` for rows that are not active, shape (n, 8).
     """
 
     layout: BrickLayout
     first_row: I64
     x: F32
     y: F32
-    depth_mm: F32
+    distance_mm: F32
     factor: F32
-    inverse_sigma: F32
+    depth_mm: F32
 
 
 def spot_sigma_mm(machine: PhotonMachine, distance_mm: F64) -> F64:
@@ -50,9 +54,8 @@ def spot_sigma_mm(machine: PhotonMachine, distance_mm: F64) -> F64:
     return sigma_mm
 
 
-def beam_view(
+def trace_view(
     machine: PhotonMachine,
-    sigma_mm: F64,
     patient: Patient,
     layout: BrickLayout,
     active: Bool,
@@ -66,8 +69,6 @@ def beam_view(
     ----------
     machine
         Source and collimator.
-    sigma_mm
-        Widths of the kernel's Gaussians, shape (n_gauss,).
     patient
         Electron density.
     layout
@@ -86,47 +87,67 @@ def beam_view(
     DoseError
         If a part of the patient comes too close to the source.
     """
-    # Moving the patient by a shift is moving the isocentre, as the patient sees it, the other way.
-    x_mm, y_mm, z_mm = (i - s for i, s in zip(beam.isocentre_mm, shift_mm, strict=True))
-    moved = replace(beam, isocentre_mm=(x_mm, y_mm, z_mm))
-    first_row = np.flatnonzero(active.reshape(-1, MINI_SIZE).any(axis=1)) * MINI_SIZE
-    position_mm, distance_mm = _project(machine, layout, first_row, moved, patient)
-    if near is not None:
-        keep = _in_reach(position_mm, *near)
-        first_row, position_mm, distance_mm = first_row[keep], position_mm[keep], distance_mm[keep]
-    rows = first_row[:, None] + np.arange(MINI_SIZE)
-    on = active[rows]
-    depth_mm = np.zeros(rows.shape, dtype=np.float32)
-    depth_mm[on] = radiological_depth_mm(
-        patient.density, patient.grid, source_mm(moved, patient.position), layout.centres_mm(rows[on])
-    )
-    magnification = distance_mm / beam.sad_mm
-    inverse_sigma = magnification[:, None, :] / np.hypot(
-        sigma_mm[None, :, None], spot_sigma_mm(machine, distance_mm)[:, None, :]
-    )
-    return BeamView(
-        layout,
-        first_row,
-        np.ascontiguousarray(position_mm[..., 0], dtype=np.float32),
-        np.ascontiguousarray(position_mm[..., 1], dtype=np.float32),
-        depth_mm,
-        np.where(on, magnification**-2, 0.0).astype(np.float32),
-        inverse_sigma.astype(np.float32),
-    )
-
-
-def _project(
-    machine: PhotonMachine, layout: BrickLayout, first_row: I64, beam: Beam, patient: Patient
-) -> tuple[F64, F64]:
-    """Return positions in the isocentre plane, shape (n, 8, 2), and distances from the source, shape (n, 8)."""
-    rows = (first_row[:, None] + np.arange(MINI_SIZE)).reshape(-1)
-    position_mm, distance_mm = project(layout.centres_mm(rows), beam, patient.position)
+    moved = _as_the_patient_sees_it(beam, shift_mm)
+    # The eight bytes of a mini-block as one number: is any of them set?
+    first_row = np.flatnonzero(np.ascontiguousarray(active).view(np.uint64)) * MINI_SIZE
+    points_mm = layout.centres_mm(_rows_of(first_row).reshape(-1))
+    position_mm, distance_mm = project(points_mm, moved, patient.position)
     if distance_mm.size and distance_mm.min() <= machine.collimator_distance_mm * 0.5:
         raise DoseError(
             f"beam '{beam.name}': a part of the patient is only {distance_mm.min():.0f} mm from the source "
             f"(the collimator is at {machine.collimator_distance_mm:.0f} mm); check isocentre and couch"
         )
-    return position_mm.reshape(-1, MINI_SIZE, 2), distance_mm.reshape(-1, MINI_SIZE)
+    if near is not None:
+        keep = _in_reach(position_mm.reshape(-1, MINI_SIZE, 2), *near)
+        first_row, points_mm = first_row[keep], points_mm[np.repeat(keep, MINI_SIZE)]
+    depth_mm = radiological_depth_mm(
+        patient.density, patient.grid, source_mm(moved, patient.position), points_mm
+    ).reshape(-1, MINI_SIZE)
+    depth_mm[~active[_rows_of(first_row)]] = NOT_ACTIVE
+    return view_of_depths(layout, first_row, depth_mm, beam, shift_mm, patient.position)
+
+
+def view_of_depths(
+    layout: BrickLayout,
+    first_row: I64,
+    depth_mm: F32,
+    beam: Beam,
+    shift_mm: tuple[float, float, float],
+    position: PatientPosition,
+) -> BeamView:
+    """Return the view whose radiological depths are known; all else in it is geometry.
+
+    Parameters
+    ----------
+    layout, first_row, depth_mm
+        As in `BeamView`.
+    beam, shift_mm, position
+        The beam, the displacement of the patient against it, and how the patient lies.
+    """
+    moved = _as_the_patient_sees_it(beam, shift_mm)
+    position_mm, distance_mm = project(layout.centres_mm(_rows_of(first_row).reshape(-1)), moved, position)
+    inverse_square = (beam.sad_mm / distance_mm.reshape(-1, MINI_SIZE)) ** 2
+    x, y = (np.ascontiguousarray(position_mm[:, k], dtype=np.float32).reshape(-1, MINI_SIZE) for k in (0, 1))
+    return BeamView(
+        layout,
+        first_row,
+        x,
+        y,
+        distance_mm.astype(np.float32).reshape(-1, MINI_SIZE),
+        np.where(depth_mm == NOT_ACTIVE, 0.0, inverse_square).astype(np.float32),
+        depth_mm,
+    )
+
+
+def _as_the_patient_sees_it(beam: Beam, shift_mm: tuple[float, float, float]) -> Beam:
+    """Return the beam for a patient who was moved: moving the patient is moving the isocentre the other way."""
+    x_mm, y_mm, z_mm = (i - s for i, s in zip(beam.isocentre_mm, shift_mm, strict=True))
+    return replace(beam, isocentre_mm=(x_mm, y_mm, z_mm))
+
+
+def _rows_of(first_row: I64) -> I64:
+    rows: I64 = first_row[:, None] + np.arange(MINI_SIZE)
+    return rows
 
 
 def _in_reach(position_mm: F64, beamlets: BeamletGrid, reach_mm: float) -> Bool:

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.model.arrays import F32, F64, I32
+from engine._jit import kernel
+from engine.model.arrays import F32, F64, I32, I64
 from engine.model.grid import Grid
 
 MINI_EDGE = 2
@@ -95,15 +96,29 @@ class BrickLayout:
         volume: F32 = rows[self.row_of_voxel].astype(np.float32)
         return volume
 
-    def centres_mm(self, rows: I32) -> F64:
+    def centres_mm(self, rows: I32 | I64) -> F64:
         """Return the voxel centres of ``rows``, shape (n, 3) as x, y, z; also right beyond the grid."""
-        half = self.edge // MINI_EDGE
-        brick, inside = np.divmod(rows.astype(np.int64), self.brick_size)
-        mini, inner = np.divmod(inside, MINI_SIZE)
         _, by, bx = self.bricks_zyx
-        index_z = brick // (by * bx) * self.edge + mini // (half * half) * MINI_EDGE + inner // 4
-        index_y = brick // bx % by * self.edge + mini // half % half * MINI_EDGE + inner // 2 % 2
-        index_x = brick % bx * self.edge + mini % half * MINI_EDGE + inner % 2
-        index = np.stack([index_x, index_y, index_z], axis=1)
-        centres: F64 = np.asarray(self.grid.origin_mm_xyz) + index * np.asarray(self.grid.spacing_mm_xyz)
+        centres = np.empty((rows.size, 3))
+        _fill_centres(
+            np.ascontiguousarray(rows, dtype=np.int64), self.edge, by, bx,
+            np.asarray(self.grid.origin_mm_xyz), np.asarray(self.grid.spacing_mm_xyz), centres,
+        )  # fmt: skip
         return centres
+
+
+@kernel
+def _fill_centres(
+    rows: I64, edge: int, bricks_y: int, bricks_x: int, origin_mm: F64, spacing_mm: F64, centres_mm: F64
+) -> None:
+    """Write the voxel centres, (n, 3) as x, y, z, of ``rows`` (n,)."""
+    half = edge // MINI_EDGE
+    for i in range(rows.size):
+        brick, inside = divmod(rows[i], edge**3)
+        mini, inner = divmod(inside, MINI_SIZE)
+        z = brick // (bricks_y * bricks_x) * edge + mini // (half * half) * MINI_EDGE + inner // 4
+        y = brick // bricks_x % bricks_y * edge + mini // half % half * MINI_EDGE + inner // 2 % 2
+        x = brick % bricks_x * edge + mini % half * MINI_EDGE + inner % 2
+        centres_mm[i, 0] = origin_mm[0] + x * spacing_mm[0]
+        centres_mm[i, 1] = origin_mm[1] + y * spacing_mm[1]
+        centres_mm[i, 2] = origin_mm[2] + z * spacing_mm[2]

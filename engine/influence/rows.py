@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from engine._jit import kernel
-from engine._vector import add_scaled_8, dot_8
+from engine._vector import load, load_counts, spread, store, total
 from engine.geometry.bricks import MINI_SIZE
 from engine.model.arrays import F32, F64, I32, I64, U16
 from engine.model.influence import TileColumn
@@ -92,7 +92,8 @@ def _forward(
             if gy == 0.0:
                 continue
             for i in range(segment_begin[segment], segment_begin[segment + 1]):
-                add_scaled_8(dose_gy, first + np.int64(mini[i]) * 8, gy, value, i)
+                row = first + np.int64(mini[i]) * 8
+                store(dose_gy, row, load(dose_gy, row) + spread(gy) * load_counts(value, i * 8))
 
 
 @kernel
@@ -104,10 +105,11 @@ def _adjoint(
     for brick in range(brick_begin.size - 1):
         first = brick * brick_size
         for segment in range(brick_begin[brick], brick_begin[brick + 1]):
-            total = dot_8(
-                row_gradient, first, mini, value, segment_begin[segment], segment_begin[segment + 1]
-            )
-            weight_gradient[beamlet[segment]] += total * scale[segment]
+            found = spread(0.0)
+            for i in range(segment_begin[segment], segment_begin[segment + 1]):
+                row = first + np.int64(mini[i]) * 8
+                found = found + load(row_gradient, row) * load_counts(value, i * 8)
+            weight_gradient[beamlet[segment]] += total(found) * scale[segment]
 
 
 def rows_of_columns(
