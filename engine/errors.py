@@ -1,5 +1,7 @@
 """Every error that nightbeam raises on purpose. Messages say what, why it is wrong, and what to do."""
 
+import errno
+
 
 class NightbeamError(Exception):
     """The root of all deliberate errors; the command line prints it without a traceback."""
@@ -40,5 +42,50 @@ class DamagedObjectError(StoreError):
         return f"stored {self.kind} {self.digest} is damaged ({self.why}); it has to be made again"
 
 
+class MissingObjectError(DamagedObjectError):
+    """A stored result that is not there: it was deleted, pruned, or never made."""
+
+    def __init__(self, kind: str, digest: str, why: str = "it was deleted, or never made") -> None:
+        super().__init__(kind, digest, why)
+
+    def __str__(self) -> str:
+        return f"stored {self.kind} {self.digest} is missing ({self.why}); it has to be made again"
+
+
+class StaleLogError(StoreError):
+    """A log of a half-finished solve that another program or processor wrote; the solve begins from the start."""
+
+
+class LeaseLostError(StoreError):
+    """A lease that another process took over, because its holder was stopped for too long."""
+
+
 class ClusterError(NightbeamError, RuntimeError):
     """Workers that cannot be started, were lost too often, or differ from each other."""
+
+
+class SchedulerLostError(ClusterError):
+    """The scheduler is gone, and all it knew; with another one the work can go on from what is in the store."""
+
+
+_FREE_SPACE = "free some space and give the same command again, finished results are kept"
+_REASONS = {
+    errno.ENOSPC: f"the disk is full; {_FREE_SPACE}",
+    errno.EDQUOT: f"the disk quota is used up; {_FREE_SPACE}",
+    errno.EFBIG: "a file would be larger than the system allows; raise its limit (ulimit -f) and start again",
+    errno.EACCES: "permission denied; check the owner and mode of the folder",
+    errno.EPERM: "the system does not permit it; check the owner and mode of the folder, and its file system",
+    errno.EROFS: "the file system is read-only; give another folder, or have it mounted for writing",
+    errno.ENOTDIR: "a part of the path is a file; give another folder",
+    errno.EEXIST: "a part of the path is a file; give another folder",
+    errno.EIO: "the disk or its server reports an I/O error; look for its cause in the system's log, then start again",
+    errno.ESTALE: "the file server has lost the file; see whether it is well, then start again",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or use fewer workers, and start again",
+    errno.ENFILE: "too many open files on this machine; end other programs, or use fewer workers, and start again",
+    errno.ENOMEM: "the system has no memory left; use fewer workers, and start again",
+}
+
+
+def reason_and_remedy(error: OSError) -> str:
+    """Return what the operating system complains of, and what to do about it, as half a sentence."""
+    return _REASONS.get(error.errno or 0, f"{error}; check path, permissions and disk")

@@ -121,6 +121,7 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
     found = _imported(run, key)
     if found is not None:
         return found
+    run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
         write_phantom(phantom, Path(written))
         digest = import_dicom(run, Path(written), None, phantom)

@@ -2,11 +2,15 @@
 
 Whoever runs a Prefect server of their own sets PREFECT_API_URL, and it is used instead. Nothing here talks to the
 internet: analytics and notices are switched off.
+
+Each server has a folder and a database of its own, so that runs on one store do not meet there, and a run that was
+killed leaves nothing behind that the next one would have to go on with.
 """
 
 import ctypes
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +18,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.errors import NightbeamError
+from engine.errors import NightbeamError, StoreError
+from flows.prefect_database import keep_database, provide_database
+from storage.lease import FOLDER, Claim
 
 _START_LIMIT_S = 90.0
 _PR_SET_PDEATHSIG = 1
@@ -53,7 +60,8 @@ class EmbeddedServer:
     """A server that is starting or running; call `wait` before it is needed."""
 
     def __init__(self, home: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
+        provide_database(home)
+        self._home = home
         self._log = home / "server.log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
@@ -90,9 +98,10 @@ class EmbeddedServer:
                 break
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    keep_database(self._home)
                     return
             except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+                time.sleep(0.02)
         tail = self._log.read_text(errors="replace")[-800:]
         raise NightbeamError(
             f"the embedded Prefect server did not start (its log {self._log} ends with:\n{tail})"
@@ -109,22 +118,45 @@ class EmbeddedServer:
 
 
 @contextmanager
-def prefect_api(home: Path) -> Iterator[None]:
-    """Have a Prefect API: the one that PREFECT_API_URL names, or an embedded server with its database in ``home``."""
+def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
+    """Have a Prefect API: the one that PREFECT_API_URL names, or an embedded server with a folder in ``home``.
+
+    Yields a function to call before the API is used, which waits until it answers.
+    """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     if os.environ.get("PREFECT_API_URL"):
-        yield
+        yield lambda: None
         return
-    os.environ.update(_home(home))
-    server = EmbeddedServer(home)
-    try:
-        os.environ["PREFECT_API_URL"] = server.url
-        os.environ["PREFECT_API_AUTH_STRING"] = server.password
-        # Importing Prefect takes a second or two, in which the server starts.
-        import prefect  # noqa: F401
+    with own_folder(home) as own:
+        os.environ.update(_home(own))
+        server = EmbeddedServer(own)
+        try:
+            os.environ["PREFECT_API_URL"] = server.url
+            os.environ["PREFECT_API_AUTH_STRING"] = server.password
+            yield server.wait
+        finally:
+            del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
+            server.stop()
 
-        server.wait()
-        yield
-    finally:
-        del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
-        server.stop()
+
+@contextmanager
+def own_folder(home: Path) -> Iterator[Path]:
+    """Make a folder for this run, which is removed at its end; remove those of runs that are gone."""
+    for other in home.glob("*/"):
+        # Without any lease it is being made just now.
+        if any((other / FOLDER).glob("*")):
+            with suppress(StoreError):
+                lease = Claim(other, "run").try_take()
+                if lease is not None:
+                    with lease:
+                        shutil.rmtree(other, ignore_errors=True)
+    own = home / uuid.uuid4().hex[:8]
+    own.mkdir(parents=True)
+    lease = Claim(own, "run").try_take()
+    if lease is None:
+        raise StoreError(f"{own} is in use although it was made just now; start again")
+    with lease:
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)

@@ -36,6 +36,7 @@ from storage.cases import read_reference
 from storage.dicom.uids import InstanceReference, content_uid
 from storage.dicom.write_dose import write_dose
 from storage.digest import digest_of, digest_of_array, digest_of_code
+from storage.whole_file import whole_file
 
 RT_PLAN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.5"
 _SHOWN_EVALUATIONS = 2000
@@ -56,18 +57,20 @@ def write_results(
     """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
     summary = plan_summary(study, reference, placement, influence, solve, judgement)
     for earlier in (output / "dicom").glob("RTDOSE*.dcm"):
-        earlier.unlink()
+        # Another run with this output folder may be faster.
+        earlier.unlink(missing_ok=True)
     report = write_plan_report(
         summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output
     )
-    np.savez_compressed(
-        output / "weights.npz",
-        weight=judgement.weight,
-        beam=np.repeat(np.arange(len(placement.beams)), [b.n_beamlet for b in placement.beamlets]),
-        column=np.concatenate([b.column for b in placement.beamlets]),
-        row=np.concatenate([b.row for b in placement.beamlets]),
-        beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
-    )
+    with whole_file(output / "weights.npz") as aside, aside.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            weight=judgement.weight,
+            beam=np.repeat(np.arange(len(placement.beams)), [b.n_beamlet for b in placement.beamlets]),
+            column=np.concatenate([b.column for b in placement.beamlets]),
+            row=np.concatenate([b.row for b in placement.beamlets]),
+            beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
+        )
     export_dose(run, reference, judgement, output / "dicom")
     return report
 

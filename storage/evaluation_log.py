@@ -1,56 +1,82 @@
 """The log of a solver's evaluations: append-only, so that a killed solve goes on where it was, bit for bit.
 
 A solver is deterministic: given the same answers it asks the same questions. After a restart it is asked to begin
-again, and gets its first answers from here. Each record is checksummed; whatever follows the first incomplete record
-is cut off.
+again, and gets its first answers from here.
+
+Whoever solves writes a file of its own, ``DIGEST.WRITER.log``, which begins with what the best of the files before it
+held. So a process that was taken for dead and goes on writing does so where nobody reads any more.
+
+Each record is handed to the operating system at once, but not synced: a killed process loses nothing that it
+appended. A machine that crashes or loses power may lose what its system had not yet written, on Linux about the last
+half minute; what is on disk then may end in half a record, zeros or garbage. Each record is checksummed, and whatever
+follows the first that is not whole is cut off. Copies are synced before their originals are removed.
 """
 
-import fcntl
 import hashlib
 import os
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import crc32c
 import numpy as np
 
-from engine.errors import StoreError
+from engine.errors import StaleLogError
 from engine.model.arrays import F64
 from engine.optimise.problem import Evaluation
 from storage.store import clear_errors
 
-_HEADER = struct.Struct("<II16sdd")
-"""Length of gradient and of term values, digest of the question, value, exact value."""
+FOLDER = "solve_log"
+_HEADER = struct.Struct("<III16sddd")
+"""Sizes of gradient, of term values and of a row of these, digest of the question, value, exact value, CPU seconds."""
 _CRC = struct.Struct("<I")
 
 
+class _Record(NamedTuple):
+    question: bytes
+    evaluation: Evaluation
+    cpu_s: float
+
+
 class EvaluationLog:
-    """A log file, locked for its only writer.
+    """The log of one solve, which goes on where an earlier writer of the same solve stopped.
 
     Parameters
     ----------
-    path
-        Where it lies; made if absent.
+    store
+        Folder of the store.
+    digest
+        Name of the solve.
+    writer
+        Name of this writer, which no other one ever has (such as the id of a lease).
 
     Raises
     ------
     StoreError
-        If another process is solving the same problem in the same store, or the log cannot be written.
+        If the log cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with clear_errors(path.parent, "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise StoreError(
-                "another run is solving the same problem in this store; wait for it, or use another --store"
-            ) from error
-        self._known = self._read()
+    def __init__(self, store: Path, digest: str, writer: str) -> None:
+        self._store, self._digest = store, digest
+        self._path = store / FOLDER / f"{digest}.{writer}.log"
+        with clear_errors(store, "write"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = _logs(store, digest)
+            content, self._known = max(
+                map(_read, earlier), key=lambda found: len(found[1]), default=(b"", [])
+            )
+            # Without a buffer: what could not be written must not be tried again when the file is closed.
+            self._file = self._path.open("xb", buffering=0)
+            self._end = 0
+            try:
+                self._write(content)
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.close()
+                self._path.unlink()
+                raise
+            for path in earlier:
+                path.unlink(missing_ok=True)
         self._next = 0
 
     @property
@@ -58,68 +84,119 @@ class EvaluationLog:
         """Number of evaluations that were found."""
         return len(self._known)
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that the evaluations that were found had cost."""
+        return self._known[-1].cpu_s if self._known else 0.0
+
     def replay(self, weight: F64, temperature: float) -> Evaluation | None:
         """Return the logged answer to the next question, or None if it has to be computed.
 
         Raises
         ------
-        StoreError
-            If the log answers another question: the solver or its libraries have changed.
+        StaleLogError
+            If the log answers another question: the solver or its libraries have changed. Nothing that was replayed
+            may be used then. The log is put aside, so that the next one of this solve begins empty.
         """
         if self._next >= len(self._known):
             return None
-        question, evaluation = self._known[self._next]
-        if question != _question(weight, temperature):
-            raise StoreError(
-                f"the log of a half-finished solve ({self._path.name}) does not fit this program or processor; "
-                "delete it to solve again from the start"
+        record = self._known[self._next]
+        if record.question != _question(weight, temperature):
+            with clear_errors(self._store, "write"):
+                self._path.replace(self._path.with_suffix(".stale"))
+            raise StaleLogError(
+                f"the log of a half-finished solve does not fit this program or processor after {self._next} "
+                f"evaluations; it was put aside as {self._path.stem}.stale"
             )
         self._next += 1
-        return evaluation
+        return record.evaluation
 
-    def append(self, weight: F64, temperature: float, evaluation: Evaluation) -> None:
+    def append(self, weight: F64, temperature: float, evaluation: Evaluation, cpu_s: float) -> None:
         """Add an answer.
+
+        Parameters
+        ----------
+        weight, temperature
+            The question.
+        evaluation
+            The answer.
+        cpu_s
+            CPU seconds of the whole solve so far, those of earlier writers included.
 
         Raises
         ------
         StoreError
-            If the disk is full or cannot be written.
+            If the disk is full or cannot be written; the log then ends with the record before.
         """
+        terms = evaluation.term_values
         body = _HEADER.pack(
             evaluation.gradient.size,
-            evaluation.term_values.size,
+            terms.size,
+            terms.shape[1],
             _question(weight, temperature),
             evaluation.value,
             evaluation.exact,
+            cpu_s,
         )
-        body += evaluation.gradient.tobytes() + evaluation.term_values.tobytes()
-        body += struct.pack("<I", evaluation.term_values.shape[1])
-        with clear_errors(self._path.parent, "write"):
-            self._file.write(body + _CRC.pack(crc32c.crc32c(body)))
-            self._file.flush()
-        self._next += 1
+        body += evaluation.gradient.tobytes() + terms.tobytes()
+        with clear_errors(self._store, "write"):
+            self._write(body + _CRC.pack(crc32c.crc32c(body)))
 
     def close(self, finished: bool) -> None:
-        """Close the log; a finished solve is kept elsewhere and needs it no more."""
-        if finished:
-            self._path.unlink(missing_ok=True)
+        """Close the log; a finished solve is kept elsewhere and needs no log more."""
         self._file.close()
+        if finished:
+            remove_logs(self._store, self._digest)
 
-    def _read(self) -> list[tuple[bytes, Evaluation]]:
-        raw = self._path.read_bytes()
-        known, at = [], 0
-        while at + _HEADER.size <= len(raw):
-            n_gradient, n_terms, question, value, exact = _HEADER.unpack_from(raw, at)
-            end = at + _HEADER.size + 8 * (n_gradient + n_terms) + 4
-            if end + _CRC.size > len(raw) or _CRC.unpack_from(raw, end)[0] != crc32c.crc32c(raw[at:end]):
-                break
-            numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms, at + _HEADER.size).copy()
-            (n_state,) = struct.unpack_from("<I", raw, end - 4)
-            terms = numbers[n_gradient:].reshape(-1, n_state)
-            known.append((question, Evaluation(value, numbers[:n_gradient], terms, exact)))
-            at = end + _CRC.size
-        os.ftruncate(self._file.fileno(), at)
-        return known
+    def _write(self, content: bytes) -> None:
+        left = memoryview(content)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._end)
+            os.lseek(self._file.fileno(), self._end, os.SEEK_SET)
+            raise
+        self._end += len(content)
+
+
+def remove_logs(store: Path, digest: str) -> None:
+    """Remove all logs of a solve that is in the store.
+
+    Raises
+    ------
+    StoreError
+        If they cannot be removed.
+    """
+    with clear_errors(store, "write"):
+        for path in _logs(store, digest):
+            path.unlink(missing_ok=True)
+
+
+def _logs(store: Path, digest: str) -> list[Path]:
+    return sorted((store / FOLDER).glob(f"{digest}.*log"))
+
+
+def _read(path: Path) -> tuple[bytes, list[_Record]]:
+    """Return a log's whole records, as bytes and as values."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        # Its writer has finished, or another one has copied it.
+        return b"", []
+    known: list[_Record] = []
+    at = 0
+    while at + _HEADER.size <= len(raw):
+        n_gradient, n_terms, n_state, question, value, exact, cpu_s = _HEADER.unpack_from(raw, at)
+        begin = at + _HEADER.size
+        end = begin + 8 * (n_gradient + n_terms)
+        if end + _CRC.size > len(raw) or _CRC.unpack_from(raw, end)[0] != crc32c.crc32c(raw[at:end]):
+            break
+        numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms, begin).copy()
+        evaluation = Evaluation(value, numbers[:n_gradient], numbers[n_gradient:].reshape(-1, n_state), exact)
+        at = end + _CRC.size
+        known.append(_Record(question, evaluation, cpu_s))
+    return raw[:at], known
 
 
 def _question(weight: F64, temperature: float) -> bytes:

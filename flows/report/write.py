@@ -2,7 +2,6 @@
 
 import base64
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from engine.model.case import Case
 from flows.report.colours import HU_WINDOW
 from flows.report.front_summary import FrontSummary
 from flows.report.summary import PlanSummary, ReportModel
+from storage.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,13 +150,7 @@ def _write(
     )
     folder.mkdir(parents=True, exist_ok=True)
     dump = json.dumps(summary.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
-    _replace(folder / numbers, dump + "\n")
-    _replace(folder / page, html)
+    for path, text in ((folder / numbers, dump + "\n"), (folder / page, html)):
+        with whole_file(path) as aside:
+            aside.write_text(text, encoding="utf-8", newline="\n")
     return folder / page
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that nobody ever reads half of it."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)

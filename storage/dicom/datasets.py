@@ -1,12 +1,13 @@
 """What all written files have in common: the modules for patient, study, series and equipment, and saving."""
 
-import os
 import re
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
+
+from storage.whole_file import whole_file
 
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
 LO_LENGTH = 64
@@ -66,10 +67,6 @@ def save(dataset: Dataset, folder: Path, transfer_syntax_uid: UID = ExplicitVRLi
     meta.TransferSyntaxUID = transfer_syntax_uid
     dataset.file_meta = meta
     path = folder / f"{dataset.Modality}.{dataset.SOPInstanceUID}.dcm"
-    aside = path.with_suffix(f".part{os.getpid()}")
-    try:
+    with whole_file(path) as aside:
         dataset.save_as(aside, enforce_file_format=True)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path

@@ -100,8 +100,8 @@ def plan(folder: Path, store: Path, text: str = STUDY, *more: str) -> npt.NDArra
 
 
 def tiles(store: Path) -> dict[str, int]:
-    """Return the stored tile files with the time they were made."""
-    return {path.name: path.stat().st_mtime_ns for path in (store / "influence").rglob("*.zip")}
+    """Return the stored tile files with their inode numbers: a file that is made again is another one."""
+    return {path.name: path.stat().st_ino for path in (store / "influence").rglob("*.zip")}
 
 
 def kill_when(arguments: list[str], condition: Callable[[], bool]) -> None:

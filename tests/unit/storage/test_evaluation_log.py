@@ -1,17 +1,21 @@
 """The log of evaluations: what was logged is replayed, what was cut off is forgotten, a killed solve goes on."""
 
+import errno
 import signal
 import struct
 import subprocess
 import sys
-from multiprocessing import get_context
+from itertools import count
 
 import numpy as np
 import pytest
 
-from engine.errors import StoreError
+from engine.errors import StaleLogError, StoreError
 from engine.optimise.problem import Evaluation
 from storage.evaluation_log import EvaluationLog
+from storage.store import Store
+
+SOLVE_NAME = "abc"
 
 
 def questions(n):
@@ -27,15 +31,34 @@ def questions(n):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "solve_log" / "abc.log"
+def store(tmp_path):
+    return Store(tmp_path / "store").folder
 
 
-def fill(path, n):
-    log = EvaluationLog(path)
-    for question in questions(n):
-        log.append(*question)
+_writers = count()
+
+
+def open_log(store):
+    """Return the log of a solve for another writer."""
+    return EvaluationLog(store, SOLVE_NAME, f"writer{next(_writers)}")
+
+
+def logs(store):
+    return sorted((store / "solve_log").glob("*.log"))
+
+
+def only_log(store):
+    (path,) = logs(store)
+    return path
+
+
+def fill(store, n):
+    """Log some evaluations, each of which costs a CPU second, and return the file."""
+    log = open_log(store)
+    for number, question in enumerate(questions(n), start=1):
+        log.append(*question, float(number))
     log.close(finished=False)
+    return only_log(store)
 
 
 def same(a, b):
@@ -46,148 +69,199 @@ def same(a, b):
     )
 
 
-def replayed(path):
-    """Return how many evaluations come back, each checked, and the log's size in bytes."""
-    log = EvaluationLog(path)
+def replayed(store):
+    """Return how many evaluations come back, each checked, and the new log's size in bytes."""
+    log = open_log(store)
     n = log.n_replayable
+    assert log.cpu_s == n
     for weight, temperature, evaluation in questions(n):
         assert same(log.replay(weight, temperature), evaluation)
     assert log.replay(np.zeros(4), 0.0) is None
     log.close(finished=False)
-    return n, path.stat().st_size
+    return n, only_log(store).stat().st_size
 
 
-def test_what_was_logged_is_replayed(path):
-    fill(path, 5)
-    assert replayed(path)[0] == 5
+def test_what_was_logged_is_replayed(store):
+    fill(store, 5)
+    assert replayed(store)[0] == 5
 
 
-def test_a_new_log_has_nothing_to_replay(path):
-    assert replayed(path) == (0, 0)
+def test_a_new_log_has_nothing_to_replay(store):
+    assert replayed(store) == (0, 0)
 
 
-def test_a_log_that_was_replayed_goes_on(path):
-    fill(path, 2)
-    log = EvaluationLog(path)
+def test_a_log_that_was_replayed_goes_on(store):
+    fill(store, 2)
+    log = open_log(store)
     for number, (weight, temperature, evaluation) in enumerate(questions(4)):
         known = log.replay(weight, temperature)
         assert (known is not None) == (number < 2)
         if known is None:
-            log.append(weight, temperature, evaluation)
+            log.append(weight, temperature, evaluation, number + 1.0)
     log.close(finished=False)
-    assert replayed(path)[0] == 4
+    assert replayed(store)[0] == 4
 
 
-def test_a_record_cut_at_any_byte_is_forgotten_and_the_ones_before_survive(path):
-    fill(path, 3)
-    raw = path.read_bytes()
+def test_a_record_cut_at_any_byte_is_forgotten_and_the_ones_before_survive(store):
+    raw = fill(store, 3).read_bytes()
     whole = len(raw) // 3
     for length in range(2 * whole, 3 * whole):
-        path.write_bytes(raw[:length])
-        assert replayed(path) == (2, 2 * whole)
+        only_log(store).write_bytes(raw[:length])
+        assert replayed(store) == (2, 2 * whole)
 
 
-def test_a_changed_byte_in_the_last_record_is_noticed(path):
-    fill(path, 3)
-    raw = path.read_bytes()
+def test_a_changed_byte_in_the_last_record_is_noticed(store):
+    raw = fill(store, 3).read_bytes()
     whole = len(raw) // 3
     for position in range(2 * whole, 3 * whole):
         changed = bytearray(raw)
         changed[position] ^= 0x40
-        path.write_bytes(changed)
-        assert replayed(path) == (2, 2 * whole)
+        only_log(store).write_bytes(changed)
+        assert replayed(store) == (2, 2 * whole)
 
 
 @pytest.mark.parametrize(
     "tail", [bytes(500), b"\xff" * 500, struct.pack("<II", 2**32 - 1, 2**32 - 1) + bytes(100)]
 )
-def test_garbage_at_the_end_is_cut_off(path, tail):
-    fill(path, 2)
+def test_garbage_at_the_end_is_cut_off(store, tail):
+    path = fill(store, 2)
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + tail)
-    assert replayed(path) == (2, size)
+    assert replayed(store) == (2, size)
 
 
-def test_a_log_goes_on_after_a_cut(path):
-    fill(path, 3)
+def test_a_log_goes_on_after_a_cut(store):
+    path = fill(store, 3)
     path.write_bytes(path.read_bytes()[:-1])
-    log = EvaluationLog(path)
+    log = open_log(store)
     asked = questions(3)
     for weight, temperature, _ in asked[:2]:
         log.replay(weight, temperature)
-    log.append(*asked[2])
+    log.append(*asked[2], 3.0)
     log.close(finished=False)
-    assert replayed(path)[0] == 3
+    assert replayed(store)[0] == 3
 
 
 @pytest.mark.parametrize("change", ["weight", "temperature"])
-def test_another_question_is_a_clear_error(path, change):
-    fill(path, 2)
-    log = EvaluationLog(path)
+def test_a_log_of_other_questions_is_put_aside_and_the_next_one_begins_empty(store, change):
+    path = fill(store, 2)
+    content = path.read_bytes()
+    log = open_log(store)
     weight, temperature, _ = questions(1)[0]
     if change == "weight":
         weight = np.nextafter(weight, 2.0)
     else:
         temperature = 1e-9
-    with pytest.raises(StoreError, match=r"abc\.log\) does not fit .*delete it"):
+    with pytest.raises(StaleLogError, match=r"does not fit .* put aside as abc\.writer\d+\.stale"):
         log.replay(weight, temperature)
     log.close(finished=False)
+    (stale,) = (store / "solve_log").glob("*.stale")
+    assert stale.read_bytes() == content
+    assert replayed(store) == (0, 0)
 
 
-def test_a_second_writer_is_refused_and_does_no_harm(path):
-    fill(path, 2)
-    log = EvaluationLog(path)
-    with pytest.raises(StoreError, match="another run is solving the same problem"):
-        EvaluationLog(path)
+def test_what_an_orphan_still_writes_is_read_by_nobody(store):
+    orphan = open_log(store)
+    asked = questions(4)
+    orphan.append(*asked[0], 1.0)
+    log = open_log(store)
+    assert log.n_replayable == 1
+    for question in asked[1:]:
+        orphan.append(*question, 9.0)
+    log.replay(*asked[0][:2])
+    log.append(*asked[1], 2.0)
     log.close(finished=False)
-    assert replayed(path)[0] == 2
+    assert replayed(store)[0] == 2
+    orphan.close(finished=False)
+    assert replayed(store)[0] == 2
 
 
-def try_to_open(path, answers):
-    try:
-        EvaluationLog(path)
-    except StoreError as error:
-        answers.put(str(error))
-    else:
-        answers.put("opened")
-
-
-def test_a_writer_in_another_process_is_refused(path):
-    log = EvaluationLog(path)
-    context = get_context("spawn")
-    answers = context.SimpleQueue()
-    child = context.Process(target=try_to_open, args=(path, answers))
-    child.start()
-    child.join(60)
-    log.close(finished=False)
-    assert "another run is solving" in answers.get()
-
-
-def test_a_finished_log_is_gone(path):
-    log = EvaluationLog(path)
-    log.append(*questions(1)[0])
+def test_an_orphan_that_ends_its_solve_harms_no_log_in_use(store):
+    orphan, log = open_log(store), open_log(store)
+    log.append(*questions(1)[0], 1.0)
+    orphan.close(finished=True)
+    # The solve is in the store now; whoever is still solving it needs no log, but must not stumble.
+    log.append(*questions(2)[1], 2.0)
     log.close(finished=True)
-    assert not path.exists()
+    assert logs(store) == []
 
 
-def test_a_log_that_cannot_be_made_is_a_clear_error(tmp_path):
-    (tmp_path / "solve_log").write_text("a file in the way")
+def test_the_log_that_got_furthest_is_gone_on_with(store):
+    fill(store, 2)
+    short = only_log(store).read_bytes()
+    fill_from = open_log(store)
+    fill_from.append(*questions(3)[2], 3.0)
+    fill_from.close(finished=False)
+    for name in ("0", "zzz"):
+        (store / "solve_log" / f"{SOLVE_NAME}.{name}.log").write_bytes(short)
+    assert replayed(store)[0] == 3
+
+
+def test_the_log_of_another_solve_is_left_alone(store):
+    fill(store, 2)
+    other = EvaluationLog(store, "abd", "writer")
+    assert other.n_replayable == 0
+    other.close(finished=True)
+    assert replayed(store)[0] == 2
+
+
+def test_a_finished_log_is_gone(store):
+    fill(store, 1)
+    log = open_log(store)
+    log.close(finished=True)
+    assert logs(store) == []
+
+
+def test_a_log_that_cannot_be_made_is_a_clear_error(store):
+    (store / "solve_log").write_text("a file in the way")
     with pytest.raises(StoreError, match="part of the path is a file"):
-        EvaluationLog(tmp_path / "solve_log" / "abc.log")
+        open_log(store)
 
 
-def test_a_full_disk_is_a_clear_error(path):
-    log = EvaluationLog(path)
+class AlmostFullDisk:
+    """A file on a disk that has room for some bytes more."""
 
-    class FullFile:
-        def write(self, content):
-            raise OSError(28, "No space left on device")
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+        self.fileno, self.close = file.fileno, file.close
 
-    log._file, real = FullFile(), log._file
+    def write(self, content):
+        taken = bytes(content[: min(self._room, 100)])
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._room -= len(taken)
+        return self._file.write(taken)
+
+
+def test_a_full_disk_is_a_clear_error_and_the_log_goes_on_when_there_is_room(store):
+    log = open_log(store)
+    asked = questions(3)
+    log.append(*asked[0], 1.0)
+    whole = only_log(store).stat().st_size
+    file = log._file
+    log._file = AlmostFullDisk(file, room=whole // 2)
     with pytest.raises(StoreError, match="the disk is full"):
-        log.append(*questions(1)[0])
-    log._file = real
+        log.append(*asked[1], 2.0)
+    assert only_log(store).stat().st_size == whole
+    log._file = file
+    log.append(*asked[1], 2.0)
     log.close(finished=False)
+    assert replayed(store) == (2, 2 * whole)
+
+
+def test_a_disk_too_full_for_a_copy_leaves_the_log_that_was_there(store, monkeypatch):
+    path = fill(store, 2)
+    content = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            open_log(store)
+    assert only_log(store) == path
+    assert path.read_bytes() == content
 
 
 SOLVE = """
@@ -202,11 +276,11 @@ from engine.optimise.solver import SolverOptions, solve
 from storage.evaluation_log import EvaluationLog
 from tests.dense_tiles import small_problem
 
-path, result, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+store, result, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 small = small_problem(seed=8, block_sizes=(6, 6))
 terms = [Term("t", 0, SquaredDeviation(dose_gy=6.0), 1.0), Term("u", 1, SquaredUnderdose(dose_gy=3.0), 2.0)]
 problem = Problem(small.rows, terms, "composite_worst_case", np.array([0.5, 0.3, 0.2]))
-log = EvaluationLog(path)
+log = EvaluationLog(store, "abc", f"process{os.getpid()}")
 computed = 0
 
 def evaluate(weight, temperature):
@@ -218,7 +292,7 @@ def evaluate(weight, temperature):
     if computed == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
     evaluation = problem.evaluate(weight, temperature)
-    log.append(weight, temperature, evaluation)
+    log.append(weight, temperature, evaluation, log.cpu_s)
     return evaluation
 
 found = solve(
@@ -230,24 +304,25 @@ log.close(finished=True)
 """
 
 
-def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_does(path, tmp_path, request):
-    def run(log, result, kill_at):
+def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_does(store, tmp_path, request):
+    def run(store, result, kill_at):
         return subprocess.run(
-            [sys.executable, "-c", SOLVE, str(log), str(result), str(kill_at)],
+            [sys.executable, "-c", SOLVE, str(store), str(result), str(kill_at)],
             cwd=request.config.rootpath,
             check=False,
         ).returncode
 
-    assert run(tmp_path / "undisturbed.log", tmp_path / "undisturbed.npz", 0) == 0
+    undisturbed_store = Store(tmp_path / "undisturbed").folder
+    assert run(undisturbed_store, tmp_path / "undisturbed.npz", 0) == 0
     # Twice: in the first stage, and later.
-    assert run(path, tmp_path / "none.npz", 10) == -signal.SIGKILL
-    assert run(path, tmp_path / "none.npz", 25) == -signal.SIGKILL
+    assert run(store, tmp_path / "none.npz", 10) == -signal.SIGKILL
+    assert run(store, tmp_path / "none.npz", 25) == -signal.SIGKILL
     assert not (tmp_path / "none.npz").exists()
-    assert run(path, tmp_path / "again.npz", 0) == 0
+    assert run(store, tmp_path / "again.npz", 0) == 0
     undisturbed, again = (np.load(tmp_path / name) for name in ("undisturbed.npz", "again.npz"))
     assert again["weight"].tobytes() == undisturbed["weight"].tobytes()
     assert again["history"].tobytes() == undisturbed["history"].tobytes()
     # Nothing that was logged was computed again: 9 and 24 evaluations survived the two kills.
     assert again["replayable"] == 9 + 24
     assert again["computed"] == undisturbed["computed"] - 33
-    assert not path.exists()
+    assert logs(store) == []

@@ -103,7 +103,7 @@ def test_gradients_do_not_depend_on_how_blocks_are_read(store):
 
 
 def test_a_block_that_is_not_there_is_a_clear_error(store):
-    with pytest.raises(StoreError, match=f"no {KIND} {'ee' * 16}"):
+    with pytest.raises(StoreError, match=f"{KIND} {'ee' * 16} is missing"):
         read_tiles(store, "ee" * 16)
 
 

@@ -1,0 +1,58 @@
+"""What the commands share: options, and how errors are told. Imports nothing heavy, so that help is quick."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import NightbeamError, reason_and_remedy
+
+EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
+
+STORE = click.option(
+    "--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/store"), show_default=True,
+    help="Folder of the result store. Results are found again there, so give the same one again.",
+)  # fmt: skip
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
+
+
+def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Print deliberate errors without a traceback and leave with status 2; Ctrl-C leaves with 130."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NightbeamError as error:
+            click.echo(f"nightbeam: {error}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else "cannot read or write: "
+            click.echo(f"nightbeam: {where}{reason_and_remedy(error)}", err=True)
+            sys.exit(2)
+        except MemoryError:
+            click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
+            sys.exit(130)
+        except Exception as error:
+            # Prefect notes an error in its database, and on a full disk fails at that itself.
+            deliberate = _deliberate_behind(error)
+            if deliberate is None:
+                raise
+            click.echo(f"nightbeam: {deliberate}", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+def _deliberate_behind(error: BaseException) -> NightbeamError | None:
+    """Return the last deliberate error that was being handled when ``error`` came up."""
+    behind = error.__cause__ or error.__context__
+    while behind is not None and not isinstance(behind, NightbeamError):
+        behind = behind.__cause__ or behind.__context__
+    return behind

@@ -1,0 +1,42 @@
+"""The patient as workers know it: read from the store once, and kept."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from engine.dose.engine import Patient
+from engine.geometry.bricks import BrickLayout
+from engine.geometry.resample import touched_rows
+from engine.model.arrays import F32, Bool
+from engine.model.grid import Grid
+from storage.store import Store
+
+DENSITY = "density"
+
+
+@dataclass(frozen=True)
+class PatientRef:
+    """Where a worker finds the patient: the digest of the density object, and the grid that gets dose."""
+
+    store: Path
+    density: str
+    layout: BrickLayout
+
+
+def patient_of(reference: PatientRef) -> Patient:
+    """Return the patient."""
+    return _read(reference.store, reference.density)[0]
+
+
+@lru_cache(maxsize=2)
+def active_rows(reference: PatientRef) -> Bool:
+    """Return the rows that get dose: voxels that the body touches, shape (n_row,)."""
+    patient, body = _read(reference.store, reference.density)
+    return touched_rows(reference.layout, body, patient.grid)
+
+
+@lru_cache(maxsize=2)
+def _read(store: Path, density: str) -> tuple[Patient, F32]:
+    arrays, attributes = Store(store).read_arrays(DENSITY, density)
+    grid = Grid.from_dict(attributes["grid"])
+    return Patient(grid, arrays["density"], attributes["patient_position"]), arrays["body"]

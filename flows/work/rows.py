@@ -1,0 +1,141 @@
+"""Work of the optimise stage: the rows of some bricks, from stored tiles, or filled in from stored views."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engine.dose.engine import DoseEngine
+from engine.geometry.bricks import BrickLayout
+from engine.influence.rows import RowGroup, rows_of_columns, rows_of_tiles
+from engine.model.beam import Beam, BeamletGrid
+from engine.model.case import PatientPosition
+from engine.model.scenario import Scenario
+from engine.optimise.group import GroupEvaluator, regions_of_group
+from flows.work.matrix import VIEW
+from storage.influence import read_tiles
+from storage.store import Store
+
+REGIONS = "regions"
+_BLOCKS_AT_ONCE = 12
+"""Blocks that are filled in together: bounds the scratch memory."""
+Bricks = tuple[int, int]
+"""First brick and number of bricks."""
+
+
+class TileSource(Protocol):
+    """Where the tiles of one scenario come from."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Names of all objects that they come from."""
+        ...
+
+    def rows(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> list[RowGroup]:
+        """Return the rows of some consecutive groups of bricks."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredTiles:
+    """Tiles that are kept: the number of each block's first beamlet and the block's digest, in beamlet order."""
+
+    blocks: tuple[tuple[int, str], ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Names of the blocks."""
+        return tuple(digest for _, digest in self.blocks)
+
+    def rows(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> list[RowGroup]:
+        """Read them."""
+        bricks = (groups[0][0], sum(groups[-1]) - groups[0][0])
+        columns = [(begin, read_tiles(store, digest, bricks)) for begin, digest in self.blocks]
+        return [rows_of_columns(columns, *group, layout.brick_size) for group in groups]
+
+
+@dataclass(frozen=True)
+class TilesOfViews:
+    """Tiles that are filled in from views of all beams in one scenario.
+
+    Parameters
+    ----------
+    engine
+        The dose engine.
+    beams, beamlets, views
+        Every beam, its beamlets and the digest of its view.
+    scenario
+        The scenario.
+    position
+        How the patient lies.
+    """
+
+    engine: DoseEngine
+    beams: tuple[Beam, ...]
+    beamlets: tuple[BeamletGrid, ...]
+    views: tuple[str, ...]
+    scenario: Scenario
+    position: PatientPosition
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return self.views
+
+    def rows(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> list[RowGroup]:
+        """Fill them in."""
+        views = []
+        for beam, digest in zip(self.beams, self.views, strict=True):
+            arrays, _ = store.read_arrays(VIEW, digest)
+            views.append(
+                self.engine.view_of_arrays(arrays, layout, beam, self.scenario.shift_mm, self.position)
+            )
+        return [self._rows_of_group(views, layout, group) for group in groups]
+
+    def _rows_of_group(self, views: Sequence[object], layout: BrickLayout, group: Bricks) -> RowGroup:
+        tiles, first = [], 0
+        for view, beamlets in zip(views, self.beamlets, strict=True):
+            for begin in range(0, beamlets.n_block, _BLOCKS_AT_ONCE):
+                blocks = range(begin, min(begin + _BLOCKS_AT_ONCE, beamlets.n_block))
+                found = self.engine.tiles(view, beamlets, blocks, self.scenario.density_factor, group)
+                tiles.append((first + int(beamlets.block_begin[begin]), list(found)))
+            first += beamlets.n_beamlet
+        return rows_of_tiles(tiles, *group, layout.brick_size)
+
+
+@dataclass(frozen=True)
+class StoredGroups:
+    """Loads reduction groups: the `cluster.resident.GroupLoader` of every study.
+
+    Parameters
+    ----------
+    store
+        The store's folder.
+    layout
+        Row numbering.
+    bricks
+        The bricks of every group.
+    scenarios
+        Where each scenario's tiles come from.
+    regions
+        Digest of the regions' relative volumes.
+    """
+
+    store: Path
+    layout: BrickLayout
+    bricks: tuple[Bricks, ...]
+    scenarios: tuple[TileSource, ...]
+    regions: str
+
+    def __call__(self, groups: Sequence[int]) -> list[GroupEvaluator]:
+        """Return evaluators of some consecutive groups."""
+        store = Store(self.store)
+        size = self.layout.brick_size
+        bricks = [self.bricks[group] for group in groups]
+        arrays, _ = store.read_arrays(REGIONS, self.regions)
+        shares = [arrays[f"share_{number}"] for number in range(len(arrays))]
+        rows_by_scenario = [source.rows(store, self.layout, bricks) for source in self.scenarios]
+        return [
+            GroupEvaluator(list(rows), regions_of_group(shares, first * size, n * size))
+            for rows, (first, n) in zip(zip(*rows_by_scenario, strict=True), bricks, strict=True)
+        ]

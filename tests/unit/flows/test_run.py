@@ -1,0 +1,47 @@
+"""What a run holds: one in a process for the same wish, and no cluster before it is needed."""
+
+from contextlib import suppress
+
+import pytest
+
+from engine.errors import StudyError
+from flows.progress import Reporter
+from flows.run import Run, open_run
+from storage.store import Store
+
+
+def test_a_run_that_was_begun_is_taken_over_by_whoever_wants_the_same(tmp_path):
+    with open_run(tmp_path / "a", True, "local", 2, 1) as begun:
+        with open_run(tmp_path / "a", True, "local", 2, 1) as taken:
+            assert taken is begun
+        with (
+            open_run(tmp_path / "a", True, "local", 1, 1) as fewer,
+            open_run(tmp_path / "b", True, "local", 2, 1) as b,
+        ):
+            assert fewer is not begun
+            assert b is not begun
+        with open_run(tmp_path / "a", True, "local", 2, 1) as taken:
+            assert taken is begun
+    with open_run(tmp_path / "a", True, "local", 2, 1) as later:
+        assert later is not begun
+
+
+def test_a_run_that_may_not_compute_starts_no_process(tmp_path):
+    with Run(Store(tmp_path), Reporter(quiet=True), may_compute=False) as run:
+        run.expect_computing()
+        assert run._cluster is None
+        with pytest.raises(StudyError, match="run `nightbeam plan` first"):
+            _ = run.client
+
+
+def test_steps_that_were_found_are_no_progress():
+    reporter = Reporter(quiet=True)
+    with reporter.stage("dose", 5, "blocks") as steps:
+        steps.found(3)
+        steps.advance(1)
+    assert reporter.n_done == 1
+    with suppress(KeyError), reporter.stage("dose", 5, "blocks") as steps:
+        steps.found(4)
+        steps.advance(1)
+        raise KeyError
+    assert reporter.n_done == 2
