@@ -1,89 +1,146 @@
-"""Open a cluster: local processes, or a scheduler that already runs."""
+"""A cluster to compute on: local processes, or a scheduler that already runs."""
 
 import asyncio
 import logging
 import os
-import signal
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-import dask
-from distributed import Client, LocalCluster
+from distributed import Client
 from distributed.comm.core import connect
 
-from engine.errors import ClusterError
+from cluster.local import START_S, LocalProcesses
+from cluster.workers import known_workers
+from engine.errors import ClusterError, SchedulerLostError
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
-_TRIM_BYTES = 1 << 32
-"""Free memory that a worker may keep."""
+_TRY_AGAIN_S = 1.0
 
 
-@contextmanager
-def open_cluster(where: str, n_worker: int | None) -> Iterator[Client]:
-    """Start or join a cluster and yield a Dask client; what was started is stopped again.
+class Cluster:
+    """What a run computes on.
+
+    Local processes are starting when the constructor returns; nobody waits for them before `client` is called.
 
     Parameters
     ----------
     where
         ``local``, or the address of a scheduler such as ``tcp://host:8786``.
-    n_worker
-        Worker processes of a local cluster; one a core if None.
+    n_worker, n_thread
+        Worker processes of a local cluster, one a core if None, and threads of each.
+    imports
+        Modules that local workers import while they start.
+    patience_s
+        How long to go on asking for a scheduler that does not answer.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        n_worker: int | None = None,
+        n_thread: int = 1,
+        imports: Sequence[str] = (),
+        patience_s: float = 0.0,
+    ) -> None:
+        self._where, self._patience_s = where, patience_s
+        self._client: Client | None = None
+        self.local: LocalProcesses | None = None
+        # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
+        for name in ("distributed", "distributed.client", "distributed.utils", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if where == "local":
+            self.local = LocalProcesses(n_worker or len(os.sched_getaffinity(0)), n_thread, imports)
+
+    def client(self) -> Client:
+        """Return a Dask client, connected at the first call.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler cannot be reached, or has no workers.
+        """
+        if self._client is None:
+            if self.local is not None:
+                self._client = self._first_client(self.local)
+            else:
+                self._client = _join(self._where, self._patience_s)
+        return self._client
+
+    @staticmethod
+    def _first_client(local: LocalProcesses) -> Client:
+        client = _connect(local.address())
+        try:
+            # All of them, because resident tiles stay where they are first put.
+            known_workers(client, local.n_worker, START_S)
+        except SchedulerLostError as error:
+            client.close()  # type: ignore[no-untyped-call]
+            raise local.failure() or error from error
+        return client
+
+    def why_lost(self) -> ClusterError | None:
+        """Return what ended local processes, or None if that is not known."""
+        return self.local.failure() if self.local is not None else None
+
+    def close(self) -> None:
+        """Stop what was started."""
+        if self._client is not None:
+            self._client.close()  # type: ignore[no-untyped-call]
+            self._client = None
+        if self.local is not None:
+            self.local.close()
+
+
+@contextmanager
+def open_cluster(where: str, n_worker: int | None, n_thread: int = 1) -> Iterator[Client]:
+    """Start or join a `Cluster` and yield its client; what was started is stopped again.
 
     Raises
     ------
     ClusterError
         If the scheduler cannot be reached, or has no workers.
     """
-    # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if where == "local":
-        # Dask has workers give every freed 64 KiB back to the system, at once; our arrays of some MiB come and go, and
-        # the page faults cost more system time than the kernels (docs/benchmarks.md).
-        dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _TRIM_BYTES})
-        with ExitStack() as stack:
-            with _deaf_children():
-                cluster = LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=n_worker or len(os.sched_getaffinity(0)),
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    memory_limit=None,
-                    silence_logs=50,
-                    # Attempts are counted by `run_tasks`, which knows the task; the scheduler adds none of its own.
-                    scheduler_kwargs={"allowed_failures": 0},
-                )
-            stack.enter_context(cluster)
-            yield stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
-        return
+    cluster = Cluster(where, n_worker, n_thread)
+    try:
+        yield cluster.client()
+    finally:
+        cluster.close()
+
+
+def _join(where: str, patience_s: float) -> Client:
+    limit_s = time.monotonic() + patience_s
+    while True:
+        try:
+            client = _connect(where)
+            break
+        except ClusterError as error:
+            if not patience_s:
+                raise
+            if time.monotonic() > limit_s:
+                raise ClusterError(
+                    f"the scheduler at {where} was lost and has not come back within {patience_s:g} s; "
+                    "when it is there again, the same command goes on where this one was"
+                ) from error
+            time.sleep(_TRY_AGAIN_S)
+    # A scheduler that has come back waits for its workers to do the same (`cluster.workers.known_workers`).
+    if not patience_s and not client.scheduler_info()["workers"]:
+        client.close()  # type: ignore[no-untyped-call]
+        raise ClusterError(f"the scheduler at {where} has no workers; start some and try again")
+    return client
+
+
+def _connect(where: str) -> Client:
     try:
         # A thread of its own, because the caller may run inside an event loop.
         with ThreadPoolExecutor(1) as aside:
             aside.submit(asyncio.run, _shake_hands(where)).result()
-        client = Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+        return Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
         ) from error
-    with client:
-        if not client.scheduler_info()["workers"]:
-            raise ClusterError(f"the scheduler at {where} has no workers; start some and try again")
-        yield client
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Have processes that are started meanwhile ignore Ctrl-C: it is for their parent, which stops them in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def _shake_hands(where: str) -> None:

@@ -1,27 +1,35 @@
 """Tiles resident on workers: the holders of rows that an optimisation talks to.
 
-Every worker has one actor that keeps the groups it was given, for all scenarios, in memory. The actors are given a
-picklable loader; this module opens no store. Which worker holds which group changes nothing in the results.
+Every worker has one actor that keeps the groups it was given, for all scenarios, in memory, and works on as many of
+them at a time as the worker has threads. The actors are given a picklable loader; this module opens no store. Which
+worker or thread has which group changes nothing in the results.
 """
 
 import logging
+import pickle
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
-from distributed import CancelledError, Client, KilledWorker
+from distributed import CancelledError, Client, KilledWorker, get_worker
 
-from cluster.workers import known_workers
+from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
 from engine.errors import ClusterError, NightbeamError
 from engine.model.arrays import F64, I64
 from engine.optimise.group import GroupEvaluator, Term
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
 _LOOK_S = 1.0
+_COME_BACK_S = 5.0
+"""How long to wait for lost workers to come back before their rows go to the others: local ones take about a second."""
 
 
 class GroupLoader(Protocol):
@@ -32,30 +40,65 @@ class GroupLoader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """An error of the work itself, as an answer: so it is never taken for the loss of a worker."""
+
+    error: Exception
+
+
+def _answering(
+    method: Callable[Concatenate["RowsActor", P], T],
+) -> Callable[Concatenate["RowsActor", P], T | _Failure]:
+    def answer(self: "RowsActor", /, *args: P.args, **kwargs: P.kwargs) -> T | _Failure:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            if not isinstance(error, NightbeamError):
+                error.add_note(f"on a worker:\n{traceback.format_exc()}")
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:
+                return _Failure(RuntimeError("".join(traceback.format_exception(error))))
+            return _Failure(error)
+
+    return answer
+
+
 class RowsActor:
     """Lives on a worker and answers for its groups."""
 
-    def __init__(self, load: GroupLoader, groups: Sequence[int]) -> None:
-        self._groups = load(groups)
+    def __init__(self, load: GroupLoader, numbers: Sequence[int], n_thread: int | None = None) -> None:
+        self._load, self._numbers = load, numbers
+        self._groups: list[GroupEvaluator] = []
+        self._n_thread = n_thread or get_worker().state.nthreads
+        self._threads = ThreadPoolExecutor(self._n_thread)
         self._cpu_s = 0.0
 
+    @_answering
+    def load(self) -> None:
+        """Load the groups, each thread as many consecutive ones."""
+        shares = [list(share) for share in np.array_split(self._numbers, self._n_thread) if share.size]
+        self._groups = [group for groups in self._threads.map(self._load, shares) for group in groups]
+
+    @_answering
     def cpu_s(self) -> float:
         """Return the CPU seconds spent in `sums` and `gradients`."""
         return self._cpu_s
 
+    @_answering
     def n_bytes(self) -> int:
         """Return the bytes of the resident tiles."""
         return sum(group.n_bytes for group in self._groups)
 
+    @_answering
     def sums(
         self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
     ) -> list[F64]:
         """Return the partial sums of every group here."""
-        begin_s = time.thread_time()
-        parts = [group.sums(weight, terms, used, voxel_temperature_gy) for group in self._groups]
-        self._cpu_s += time.thread_time() - begin_s
-        return parts
+        return self._of_groups(lambda group: group.sums(weight, terms, used, voxel_temperature_gy))
 
+    @_answering
     def gradients(
         self,
         n_beamlet: int,
@@ -65,12 +108,20 @@ class RowsActor:
         voxel_temperature_gy: float | None,
     ) -> list[F64]:
         """Return the gradient part of every group here, for the doses of the last `sums`."""
-        begin_s = time.thread_time()
-        parts = [
-            group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy) for group in self._groups
-        ]
-        self._cpu_s += time.thread_time() - begin_s
-        return parts
+        return self._of_groups(
+            lambda group: group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy)
+        )
+
+    def _of_groups(self, work: Callable[[GroupEvaluator], F64]) -> list[F64]:
+        """Return the work's results in the order of the groups, whichever thread did which."""
+
+        def timed(group: GroupEvaluator) -> tuple[F64, float]:
+            begin_s = time.thread_time()
+            return work(group), time.thread_time() - begin_s
+
+        done = list(self._threads.map(timed, self._groups))
+        self._cpu_s += sum(cpu_s for _, cpu_s in done)
+        return [part for part, _ in done]
 
 
 class ResidentRows:
@@ -92,7 +143,7 @@ class ResidentRows:
         self.n_beamlet = n_beamlet
         self._client, self._load, self._work = client, load, work
         self._actors: list[tuple[Any, Any]] = []
-        self._workers: list[str] = []
+        self._n_worker = 0
         self._persist(lambda: None)
 
     def close(self) -> None:
@@ -139,34 +190,29 @@ class ResidentRows:
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
         last: Exception | None = None
-        for _ in range(_MAX_REBUILDS + 1):
-            try:
-                if not self._actors:
-                    self._build()
-                    after_loss()
-                return ask()
-            except NightbeamError:
-                raise
-            except (OSError, ValueError, RuntimeError, KilledWorker, CancelledError) as error:
+        with lost_scheduler_told(self._client):
+            for _ in range(_MAX_REBUILDS + 1):
+                try:
+                    if not self._actors:
+                        self._build()
+                        after_loss()
+                    return ask()
+                except _WorkError as failed:
+                    raise failed.error from None
                 # A lost actor shows as one of these, depending on when its worker went.
-                if isinstance(error, ValueError | RuntimeError) and self._workers_are_there():
-                    # No worker was lost: this is the work's own error, and would come again.
-                    raise
-                _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
-                self._actors = []
-                last = error
+                except (OSError, ValueError, RuntimeError, KilledWorker, CancelledError) as error:
+                    if isinstance(error, NightbeamError):
+                        raise
+                    require_scheduler(self._client, error)
+                    _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
+                    self._actors = []
+                    last = error
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
 
-    def _workers_are_there(self) -> bool:
-        """Return whether the scheduler still knows every worker that actors were built on.
-
-        It learns of a lost connection first, and tells the client of a lost actor after that.
-        """
-        # Asked once, without waiting for workers that restart: what is left of lost actors must go first.
-        return set(self._workers) <= set(self._client.scheduler_info(n_workers=-1)["workers"])
-
     def _build(self) -> None:
-        workers = self._workers = known_workers(self._client)
+        # As many as before, if they come back soon: rows that go to fewer workers stay with them.
+        workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
+        self._n_worker = len(workers)
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
         done = np.cumsum(self._work) / max(1, int(self._work.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
@@ -187,10 +233,11 @@ class ResidentRows:
                         retries=0,
                     )
                 )
-        self._actors = [(self._loaded(future), future) for future in futures]
+        self._actors = [(self._made(future), future) for future in futures]
+        self._ask("load")
 
-    def _loaded(self, future: Any) -> Any:
-        """Return an actor when it has loaded its groups, looking now and then whether any worker is left."""
+    def _made(self, future: Any) -> Any:
+        """Return an actor when it is there, looking now and then whether any worker is left."""
         while True:
             try:
                 return future.result(timeout=_LOOK_S)
@@ -200,6 +247,13 @@ class ResidentRows:
                 known_workers(self._client)
 
 
+class _WorkError(Exception):
+    """Carries an error of the work itself past everything that looks for lost workers."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def _wait(answer: Any, future: Any) -> Any:
     """Return an actor's answer, looking now and then whether the actor is still there.
 
@@ -207,9 +261,13 @@ def _wait(answer: Any, future: Any) -> Any:
     """
     while True:
         try:
-            return answer.result(timeout=_LOOK_S)
+            told = answer.result(timeout=_LOOK_S)
         except TimeoutError:
             if answer.done():
                 raise
             if future.status != "finished":
                 raise RuntimeError(f"a worker with resident tiles was lost ({future.status})") from None
+        else:
+            if isinstance(told, _Failure):
+                raise _WorkError(told.error)
+            return told

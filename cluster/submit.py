@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.comm.core import CommClosedError
 
-from cluster.workers import known_workers
+from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
 from engine.errors import ClusterError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_IN_FLIGHT_PER_WORKER = 3
+_IN_FLIGHT_PER_THREAD = 3
 _POLL_S = 0.01
 _LOOK_S = 1.0
 _MAX_ATTEMPTS = 5
@@ -48,7 +48,16 @@ def run_tasks(
     ------
     ClusterError
         If workers were lost five times with the same task, or all workers are gone and none comes back.
+    SchedulerLostError
+        If the scheduler is gone.
     """
+    with lost_scheduler_told(client):
+        return _run_tasks(client, function, tasks, on_done)
+
+
+def _run_tasks(
+    client: Client, function: Callable[[T], R], tasks: Sequence[T], on_done: Callable[[int], None]
+) -> list[R]:
     results: dict[int, R] = {}
     attempts = [0] * len(tasks)
     waiting = list(reversed(range(len(tasks))))
@@ -62,17 +71,22 @@ def run_tasks(
         in_flight[future] = number
         done.add(future)
 
-    n_worker = len(known_workers(client))
-    for _ in range(min(len(waiting), n_worker * _IN_FLIGHT_PER_WORKER)):
-        submit(waiting.pop())
+    crew = _Crew(client)
     try:
-        while in_flight:
-            future = _next_done(client, done)
+        while waiting or alone or in_flight:
+            while waiting and len(in_flight) < crew.n_task:
+                submit(waiting.pop())
+            if alone and not in_flight:
+                submit(alone.pop())
+            future = _next_done(done, crew)
+            if future is None:
+                continue
             number = in_flight.pop(future)
             try:
                 results[number] = future.result()
                 on_done(number)
             except (KilledWorker, CancelledError, CommClosedError) as error:
+                require_scheduler(client, error)
                 if attempts[number] >= _MAX_ATTEMPTS:
                     raise ClusterError(
                         f"workers were lost {_MAX_ATTEMPTS} times while they ran the same task "
@@ -81,23 +95,37 @@ def run_tasks(
                 (waiting if attempts[number] < _ATTEMPTS_IN_COMPANY else alone).append(number)
             finally:
                 future.release()
-            if waiting:
-                submit(waiting.pop())
-            elif alone and not in_flight:
-                submit(alone.pop())
     finally:
         # After an error: what is still queued would only keep the workers from what comes next.
-        if in_flight:
+        if in_flight and client.status == "running":
             client.cancel(list(in_flight))  # type: ignore[no-untyped-call]
     return [results[number] for number in range(len(tasks))]
 
 
-def _next_done(client: Client, done: Any) -> Any:
-    """Return the next future that is done, looking now and then whether any worker is left to do one."""
-    look_s = time.monotonic() + _LOOK_S
+class _Crew:
+    """How many tasks to have in flight: looked up now and then, as workers join and leave."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._look()
+
+    def _look(self) -> None:
+        n_thread = sum(known_workers(self._client).values())
+        self._n_task, self._look_s = n_thread * _IN_FLIGHT_PER_THREAD, time.monotonic() + _LOOK_S
+
+    @property
+    def n_task(self) -> int:
+        """Tasks to have in flight."""
+        if time.monotonic() > self._look_s:
+            self._look()
+        return self._n_task
+
+
+def _next_done(done: Any, crew: _Crew) -> Any:
+    """Return the next future that is done, or None if there may be room for more before one is."""
+    n_task = crew.n_task
     while not done.has_ready():
         time.sleep(_POLL_S)
-        if time.monotonic() > look_s:
-            known_workers(client)
-            look_s = time.monotonic() + _LOOK_S
+        if crew.n_task > n_task:
+            return None
     return next(done)

@@ -1,31 +1,85 @@
-"""The workers that a scheduler knows, and what to do when there are none."""
+"""The workers that a scheduler knows, and what to do when there are none, or no scheduler."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from distributed import Client
 
-from engine.errors import ClusterError
+from engine.errors import ClusterError, NightbeamError, SchedulerLostError
 
 WORKER_WAIT_S = 60.0
 """How long a cluster may be without any worker before a run ends: local workers restart in some seconds."""
+_ANSWER_S = 20.0
+"""How long a scheduler that we are connected to may take to answer."""
 
 
-def known_workers(client: Client) -> list[str]:
-    """Return the addresses of all workers, sorted; where the last one has left, wait for the next.
+@contextmanager
+def lost_scheduler_told(client: Client) -> Iterator[None]:
+    """Turn whatever goes wrong because the scheduler is gone into a `SchedulerLostError`."""
+    try:
+        yield
+    except NightbeamError:
+        raise
+    except Exception as error:
+        require_scheduler(client, error)
+        raise
+
+
+def require_scheduler(client: Client, cause: Exception | None = None) -> None:
+    """Raise if the connection to the scheduler is lost.
+
+    Raises
+    ------
+    SchedulerLostError
+        If so; a client that is connected again has lost all its futures.
+    """
+    if client.status != "running":
+        raise SchedulerLostError("the connection to the Dask scheduler was lost") from cause
+
+
+def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None) -> dict[str, int]:
+    """Return address and number of threads of all workers, sorted; where the last one has left, wait for the next.
+
+    Parameters
+    ----------
+    client
+        The cluster.
+    n_wanted
+        Workers to wait for: when time is up, fewer will do, but not none.
+    wait_s
+        How long to wait for more workers than one; never longer than for the first.
 
     Raises
     ------
     ClusterError
         If no worker comes.
+    SchedulerLostError
+        If the scheduler is gone.
     """
-    deadline_s = time.monotonic() + WORKER_WAIT_S
+    begin_s = time.monotonic()
     while True:
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-        if workers:
-            return workers
-        if time.monotonic() > deadline_s:
+        workers = {address: int(told["nthreads"]) for address, told in _ask_scheduler(client).items()}
+        waited_s = time.monotonic() - begin_s
+        if len(workers) >= max(1, n_wanted) or (workers and waited_s > (wait_s or 0.0)):
+            return dict(sorted(workers.items()))
+        if not workers and waited_s > WORKER_WAIT_S:
             raise ClusterError(
                 f"the cluster has been without workers for {WORKER_WAIT_S:g} s (they were killed, or their time is "
                 "up); look at their logs, start some, and start again: what is finished is kept"
             )
         time.sleep(0.1)
+
+
+def _ask_scheduler(client: Client) -> dict[str, Any]:
+    require_scheduler(client)
+    try:
+        scheduler: Any = client.scheduler
+        identity = client.sync(scheduler.identity, n_workers=-1, callback_timeout=_ANSWER_S)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError) as error:
+        raise SchedulerLostError(
+            f"the Dask scheduler does not answer ({str(error) or type(error).__name__})"
+        ) from error
+    workers: dict[str, Any] = identity["workers"]
+    return workers

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from distributed import Client, LocalCluster
 import cluster.resident
 import cluster.workers
 from cluster.open import open_cluster
-from cluster.resident import ResidentRows
+from cluster.resident import ResidentRows, RowsActor
 from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
@@ -21,7 +22,7 @@ from engine.optimise.group import GroupEvaluator, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
 from engine.optimise.solver import SolverOptions, solve
-from flows.work import REGIONS, StoredGroups
+from flows.work.rows import REGIONS, StoredGroups, StoredTiles
 from storage.influence import KIND, write_tiles
 from storage.store import Store
 from tests.dense_tiles import small_problem
@@ -51,7 +52,8 @@ def groups(small, tmp_path_factory):
     for s, columns in enumerate(small.columns):
         for b, (_, column) in enumerate(columns):
             write_tiles(store, f"{s:016x}{b:016x}", column, {})
-        scenarios.append(tuple((first, f"{s:016x}{b:016x}") for b, (first, _) in enumerate(columns)))
+        blocks = tuple((first, f"{s:016x}{b:016x}") for b, (first, _) in enumerate(columns))
+        scenarios.append(StoredTiles(blocks))
     store.write_arrays(REGIONS, "ab" * 16, {f"share_{n}": share for n, share in enumerate(small.shares)}, {})
     layout = BrickLayout(Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (EDGE, EDGE, EDGE * N_BRICK)), EDGE)
     assert (layout.n_brick, layout.brick_size) == (N_BRICK, small.brick_size)
@@ -67,6 +69,12 @@ def client():
 @pytest.fixture(scope="module")
 def single_client():
     with open_cluster("local", 1) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def threaded_client():
+    with open_cluster("local", 1, 2) as client:
         yield client
 
 
@@ -91,8 +99,8 @@ def test_stored_groups_are_the_groups_in_memory(small, groups):
 
 
 @pytest.mark.parametrize(("form", "temperature"), FORMS)
-@pytest.mark.parametrize("workers", ["single_client", "client"])
-def test_one_process_one_worker_and_two_workers_give_the_same_bits(
+@pytest.mark.parametrize("workers", ["single_client", "threaded_client", "client"])
+def test_one_process_one_worker_two_threads_and_two_workers_give_the_same_bits(
     small, groups, workers, form, temperature, request
 ):
     client = request.getfixturevalue(workers)
@@ -109,19 +117,12 @@ def test_the_sharing_out_of_groups_does_not_matter(small, groups, client):
         assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
 
 
-def wait_until_all_run(client):
-    """Wait for workers that restart: one that is killed while it starts is given up by its nanny."""
-    nannies = client.cluster.workers.values()
-    begin_s = time.monotonic()
-    while len(client.scheduler_info(n_workers=-1)["workers"]) < len(nannies) or any(
-        nanny.process is None or nanny.process.status.name != "running" for nanny in nannies
-    ):
-        assert time.monotonic() - begin_s < 60.0
-        time.sleep(0.05)
+def wait_until_all_run(client, n_worker=2):
+    client.wait_for_workers(n_worker, timeout=60)
 
 
-def kill_one_worker(client):
-    wait_until_all_run(client)
+def kill_one_worker(client, n_worker=2):
+    wait_until_all_run(client, n_worker)
     pids = client.run(os.getpid)
     os.kill(pids[sorted(pids)[0]], signal.SIGKILL)
 
@@ -137,7 +138,7 @@ def test_a_worker_killed_between_evaluations_changes_nothing(small, groups, clie
 def test_the_last_worker_killed_between_evaluations_changes_nothing(small, groups, single_client):
     resident = ResidentRows(single_client, groups, small.work, small.n_beamlet)
     before = evaluated(resident, "expected", 0.0)
-    kill_one_worker(single_client)
+    kill_one_worker(single_client, 1)
     assert evaluated(resident, "expected", 0.0) == before
 
 
@@ -226,7 +227,7 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
 
 
 @pytest.mark.parametrize("where", ["load", "sums", "gradient"])
-@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, OSError, MemoryError])
 def test_a_bug_on_a_worker_is_told_as_it_is_and_not_tried_again(
     small, groups, client, tmp_path, where, error
 ):
@@ -251,10 +252,44 @@ def test_a_bug_on_a_worker_is_told_as_it_is_and_not_tried_again(
             fail("load")
         return [Buggy(group.scenarios, group.regions) for group in groups(numbers)]
 
-    with pytest.raises(error, match="a bug in the work"):
+    with pytest.raises(error, match="a bug in the work") as caught:
         evaluated(ResidentRows(client, load, small.work, small.n_beamlet), "expected", 0.0)
+    assert "in fail" in "".join(caught.value.__notes__)  # the worker's traceback
     # Once on each worker; twice if one that an earlier test killed has left only now. Six rounds would be twelve.
     assert len(list(tmp_path.iterdir())) <= 4
+
+
+def test_an_error_that_cannot_travel_is_told_in_words(small, groups, client):
+    class StubbornError(Exception):
+        def __init__(self, reason, lock):
+            super().__init__(reason)
+            self.lock = lock
+
+    def load(numbers):
+        raise StubbornError("a bug that cannot be pickled", threading.Lock())
+
+    with pytest.raises(RuntimeError, match=r"(?s)in load.*a bug that cannot be pickled"):
+        ResidentRows(client, load, small.work, small.n_beamlet)
+
+
+def test_an_actor_works_on_as_many_groups_at_a_time_as_it_has_threads(small):
+    both_are_here = threading.Barrier(2, timeout=30.0)
+
+    class Meeting(GroupEvaluator):
+        def sums(self, *args):
+            both_are_here.wait()
+            return super().sums(*args)
+
+    def load(numbers):
+        return [Meeting(small.rows.groups[n].scenarios, small.rows.groups[n].regions) for n in numbers]
+
+    actor = RowsActor(load, [3, 0, 2, 1], n_thread=2)
+    actor.load()
+    weight = np.ones(small.n_beamlet)
+    parts = actor.sums(weight, TERMS, 3, None)
+    for part, number in zip(parts, (3, 0, 2, 1), strict=True):
+        np.testing.assert_array_equal(part, small.rows.groups[number].sums(weight, TERMS, 3, None))
+    assert actor.cpu_s() > 0.0
 
 
 def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):
@@ -272,7 +307,7 @@ def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):
 
 
 def test_a_damaged_tile_is_named_by_the_worker_and_not_tried_again(small, groups, client):
-    digest = groups.scenarios[1][0][1]
+    digest = groups.scenarios[1].digests[0]
     path = Store(groups.store).arrays_path(KIND, digest)
     raw = path.read_bytes()
     path.write_bytes(raw[:-5])

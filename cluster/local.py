@@ -1,0 +1,240 @@
+"""Processes on this machine: a scheduler and some workers, each a child of its own, looked after by a thread.
+
+A worker that dies is started again; one that dies again and again before it has joined ends the cluster, with its last
+words. When the scheduler dies the cluster ends, as all it knew is lost: whoever used it starts another one. The
+children die with this process, whatever happens to it, and ignore Ctrl-C, which is for this process to act on.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
+from typing import IO
+
+from cluster.process import JOINED
+from engine.errors import ClusterError, SchedulerLostError
+
+START_S = 60.0
+"""How long a scheduler may take to say its address."""
+SCHEDULER = "scheduler"
+_LOG = logging.getLogger("nightbeam")
+_MAX_EARLY_DEATHS = 5
+_END_S = 5.0
+_NOTICE_S = 2.0
+_LAST_WORDS = 800
+_ENVIRONMENT = {
+    # Dask has workers give every freed 64 KiB back to the system, at once; our arrays of some MiB come and go, and the
+    # page faults cost more system time than the kernels (docs/benchmarks.md). So: free memory that a worker may keep.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    # Threads are the cluster's business: a library that starts more of them only gets in its way.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class _Child:
+    """One process: scheduler or worker."""
+
+    def __init__(self, role: str, arguments: Sequence[str]) -> None:
+        self.role = role
+        self.heard = ""
+        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
+        # What this process can import, its children can, in whatever way it was started.
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
+        try:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "cluster.process",
+                    arguments[0],
+                    str(os.getpid()),
+                    *arguments[1:],
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        except OSError:
+            self._words.close()
+            raise
+        _LOG.info("%s: pid %d", role, self.process.pid)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether a worker is, or was, part of the cluster."""
+        return JOINED in self.heard.split()
+
+    def tell(self, line: str) -> None:
+        """Write the one line that it waits for."""
+        with suppress(BrokenPipeError), self.process.stdin:  # type: ignore[union-attr]
+            self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
+
+    def listen(self) -> bool:
+        """Take in what it says; returns False when it has ended."""
+        said = os.read(self.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
+        self.heard += said.decode(errors="replace")
+        return bool(said)
+
+    def bury(self) -> str:
+        """Wait for its end and return how it ended, with its last words."""
+        code = self.process.wait()
+        self._words.seek(0)
+        words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
+        self._words.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"{how}; its last words: {words}" if words else how
+
+
+class LocalProcesses:
+    """A cluster of local processes; they are starting when the constructor returns.
+
+    Parameters
+    ----------
+    n_worker
+        Worker processes.
+    n_thread
+        Threads of each worker.
+    imports
+        Modules that workers import while they start.
+    """
+
+    def __init__(self, n_worker: int, n_thread: int = 1, imports: Sequence[str] = ()) -> None:
+        self.n_worker, self._worker_arguments = n_worker, (str(n_thread), *imports)
+        self._children: dict[str, _Child] = {}
+        self._n_early_deaths: dict[str, int] = {}
+        self._address: Future[str] = Future()
+        self._failure: ClusterError | None = None
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = os.pipe()
+        # The kernel ends the children when the *thread* that started them ends: this one outlives them all.
+        self._thread = threading.Thread(target=self._look_after, name="nightbeam-cluster", daemon=True)
+        self._thread.start()
+
+    def address(self) -> str:
+        """Return the scheduler's address, waiting for it to start.
+
+        Raises
+        ------
+        ClusterError
+            If it does not.
+        """
+        try:
+            return self._address.result(START_S)
+        except NotYet:
+            raise ClusterError(
+                f"a Dask scheduler on this machine did not start within {START_S:g} s; "
+                "the machine may be out of memory or overloaded: try again"
+            ) from None
+
+    def failure(self) -> ClusterError | None:
+        """Return why the cluster ended by itself (a `SchedulerLostError` where another may do better), or None."""
+        # Who asks has noticed something: what ended is known here in a moment, too.
+        self._thread.join(_NOTICE_S)
+        return self._failure
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of ``scheduler``, ``worker 1``, ``worker 2``, ..."""
+        return {role: child.process.pid for role, child in list(self._children.items())}
+
+    def close(self) -> None:
+        """End all processes, and wait for their end."""
+        if self._thread.is_alive():
+            with suppress(OSError):  # it may be ending by itself
+                os.write(self._wake_in, b"x")
+        self._thread.join()
+
+    def _look_after(self) -> None:
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        try:
+            self._start(SCHEDULER)
+            for number in range(1, self.n_worker + 1):
+                self._start(f"worker {number}")
+            while self._failure is None:
+                for key, _ in self._selector.select():
+                    if key.data is None:
+                        return
+                    self._hear(key.data)
+        except OSError as error:
+            self._fail(ClusterError(f"processes for computing cannot be started ({error.strerror or error})"))
+        finally:
+            self._end()
+
+    def _start(self, role: str) -> None:
+        arguments = ["worker", role, *self._worker_arguments] if role != SCHEDULER else [role]
+        child = _Child(role, arguments)
+        self._children[role] = child
+        self._selector.register(child.process.stdout, selectors.EVENT_READ, child)  # type: ignore[arg-type]
+        if role != SCHEDULER and self._address.done():
+            child.tell(self._address.result())
+
+    def _hear(self, child: _Child) -> None:
+        if not child.listen():
+            self._selector.unregister(child.process.stdout)  # type: ignore[arg-type]
+            self._replace(child)
+        elif child.role == SCHEDULER and not self._address.done() and "\n" in child.heard:
+            self._address.set_result(child.heard.split()[0])
+            for other in self._children.values():
+                if other is not child:
+                    other.tell(self._address.result())
+
+    def _replace(self, child: _Child) -> None:
+        how = child.bury()
+        del self._children[child.role]
+        if child.role == SCHEDULER:
+            self._fail(SchedulerLostError(f"the Dask scheduler on this machine ended ({how})"))
+            return
+        n_early = 0 if child.has_joined else self._n_early_deaths.get(child.role, 0) + 1
+        self._n_early_deaths[child.role] = n_early
+        if n_early >= _MAX_EARLY_DEATHS:
+            self._fail(
+                ClusterError(
+                    f"{child.role} ended {n_early} times before it could start working ({how}); "
+                    "if memory is short, try fewer --workers"
+                )
+            )
+            return
+        _LOG.warning("%s (pid %d) ended (%s); starting it again", child.role, child.process.pid, how)
+        self._start(child.role)
+
+    def _fail(self, failure: ClusterError) -> None:
+        self._failure = failure
+        if not self._address.done():
+            self._address.set_exception(failure)
+
+    def _end(self) -> None:
+        """End the workers, then the scheduler."""
+        workers = [child for role, child in self._children.items() if role != SCHEDULER]
+        scheduler = [child for role, child in self._children.items() if role == SCHEDULER]
+        for generation in (workers, scheduler):
+            for child in generation:
+                child.process.terminate()
+            limit_s = time.monotonic() + _END_S
+            for child in generation:
+                try:
+                    child.process.wait(max(0.0, limit_s - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.process.kill()
+                child.bury()
+        self._children.clear()
+        self._selector.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        if not self._address.done():
+            self._address.set_exception(ClusterError("the cluster was closed before it had started"))
