@@ -1,10 +1,11 @@
 # make run    sets everything up, runs the main job, prints where the reports are
 # make test   sets everything up, passes all tests
+# make test-faults   kills processes at random moments, 200 times, and looks whether anything is lost (25 minutes)
 PYTHON ?= python3
 RUN = runs/tg119_cshape
 BIN = .venv/bin
 
-.PHONY: run test lint clean bench
+.PHONY: run test test-faults lint clean bench
 
 run: .venv/ready
 	$(BIN)/nightbeam plan examples/tg119_cshape.toml
@@ -14,6 +15,11 @@ run: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# NIGHTBEAM_FAULT_KILLS and NIGHTBEAM_FAULT_SEED choose how many kills, and which random moments.
+test-faults: .venv/ready
+	mkdir -p runs
+	NIGHTBEAM_FAULT_SUMMARY=runs/faults.md $(BIN)/python -m pytest -m faults -o faulthandler_timeout=0 tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,50 +1,17 @@
 """The command ``nightbeam``. Heavy libraries are imported by the commands that need them, so that help is quick."""
 
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import wraps
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from engine.errors import NightbeamError
-
-_EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
-
-
-def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print deliberate errors without a traceback and leave with status 2; Ctrl-C leaves with 130."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except NightbeamError as error:
-            click.echo(f"nightbeam: {error}", err=True)
-            sys.exit(2)
-        except OSError as error:
-            click.echo(
-                f"nightbeam: {error.strerror or error}: {error.filename or ''}; check path and permissions",
-                err=True,
-            )
-            sys.exit(2)
-        except MemoryError:
-            click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
-            sys.exit(130)
-
-    return wrapped
-
+from flows.command import EPILOG, QUIET, STORE, clear_errors
+from flows.store_command import store as store_command
 
 _STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-_STORE = click.option(
-    "--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/store"), show_default=True,
-    help="Folder of the result store. Results are found again there, so give the same one again.",
-)  # fmt: skip
 _OUTPUT = click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), default=None,
     help="Folder for reports and DICOM.  [default: runs/NAME-OF-STUDY-FILE]",
@@ -56,7 +23,11 @@ _CLUSTER = click.option(
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1), default=None, help="Local workers.  [default: one a core]"
 )
-_QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
+_THREADS = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True,
+    help="Threads of each local worker. More of them with fewer workers need less memory, as threads share one copy "
+    "of the patient; workers of one thread are a little faster.",
+)  # fmt: skip
 _LOG = click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), default=None,
     help="Log file.  [default: nightbeam.log in the output folder]",
@@ -66,13 +37,13 @@ _LOG = click.option(
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the argument and options of everything that computes a study."""
     # From the last to the first, as decorators are applied, so that help lists them in this order.
-    for option in reversed((_STUDY, _STORE, _OUTPUT, _CLUSTER, _WORKERS, _QUIET, _LOG)):
+    for option in reversed((_STUDY, STORE, _OUTPUT, _CLUSTER, _WORKERS, _THREADS, QUIET, _LOG)):
         command = option(command)
     return command
 
 
 @click.group(
-    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="nightbeam")
 def main() -> None:
@@ -89,7 +60,7 @@ def main() -> None:
     """
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @_run_options
 @clear_errors
 def plan(
@@ -98,6 +69,7 @@ def plan(
     output: Path | None,
     cluster: str,
     workers: int | None,
+    threads: int,
     quiet: bool,
     log: Path | None,
 ) -> None:
@@ -106,10 +78,10 @@ def plan(
     Reads the case, computes influence matrices for every scenario, optimises, computes the final dose, and writes
     report.html, summary.json, weights.npz and an RT Dose into the output folder.
     """
-    _run_flow("plan", study, store, output, cluster, workers, quiet, log)
+    _run_flow("plan", study, store, output, cluster, workers, threads, quiet, log)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @_run_options
 @clear_errors
 def pareto(
@@ -118,6 +90,7 @@ def pareto(
     output: Path | None,
     cluster: str,
     workers: int | None,
+    threads: int,
     quiet: bool,
     log: Path | None,
 ) -> None:
@@ -126,44 +99,46 @@ def pareto(
     Solves the nominal problem for ten or more weightings of the criteria named in [pareto]; the workers keep the
     tiles in between. Writes front.html and front.json.
     """
-    _run_flow("pareto", study, store, output, cluster, workers, quiet, log)
+    _run_flow("pareto", study, store, output, cluster, workers, threads, quiet, log)
 
 
 def _run_flow(
-    what: str, study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, quiet: bool,
-    log: Path | None,
+    what: str, study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, threads: int,
+    quiet: bool, log: Path | None,
 ) -> None:  # fmt: skip
     from engine.spec.study import load_study
     from flows.prefect_server import prefect_api
     from flows.progress import log_to
     from storage.store import Store
 
-    load_study(study)  # a mistake in the study is told before anything starts
+    found = load_study(study)  # a mistake in the study is told before anything starts
     output = output or Path("runs") / study.stem
-    Store(store)
+    # Told now, and not after hours.
+    Store(store).require_writable()
+    study, store, output = study.resolve(), store.resolve(), output.resolve()
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
-        stack.enter_context(prefect_api((store / "prefect").resolve()))
+        wait_for_prefect = stack.enter_context(prefect_api(store / "prefect"))
+        # The server takes some seconds to start: time to import, to read the case and to start a cluster.
         if what == "plan":
             from flows.plan_case import plan_case as flow
         else:
             from flows.pareto import trace_front as flow
-        arguments = (
-            str(study.resolve()),
-            str(store.resolve()),
-            str(output.resolve()),
-            cluster,
-            workers,
-            quiet,
-        )
-        report = flow(*arguments)
+        from flows.cases import case_of_study
+        from flows.run import open_run
+
+        run = stack.enter_context(open_run(store, quiet, cluster, workers, threads))
+        with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
+            case_of_study(run, found.case, study.parent)
+        wait_for_prefect()
+        report = flow(str(study), str(store), str(output), cluster, workers, threads, quiet)
     if not quiet:
         click.echo(f"report: {report}")
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @_STUDY
-@_STORE
+@STORE
 @_OUTPUT
 @clear_errors
 def report(study: Path, store: Path, output: Path | None) -> None:
@@ -176,9 +151,9 @@ def report(study: Path, store: Path, output: Path | None) -> None:
     click.echo(f"report: {tell_again(study, store, output or Path('runs') / study.stem)}")
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @_STUDY
-@_STORE
+@STORE
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
 )
@@ -193,7 +168,7 @@ def export(study: Path, store: Path, dicom: Path) -> None:
     click.echo(f"RT Dose written to {export_again(study, store, dicom)}")
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument("name", required=False)
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to."
@@ -223,12 +198,12 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
     click.echo(f"{write_phantom(name, dicom, layers)} files written to {dicom}")
 
 
-@main.command("import", epilog=_EPILOG)
+@main.command("import", epilog=EPILOG)
 @click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@_STORE
+@STORE
 @click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
-@_QUIET
+@QUIET
 @clear_errors
 def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
     """Read a CT series and its structure set from a DICOM folder into the store."""
@@ -260,7 +235,7 @@ def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str 
             click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument("study", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--keys", is_flag=True, help="List every key of a study file, with its meaning.")
 @clear_errors
@@ -286,6 +261,8 @@ def check(study: Path | None, keys: bool) -> None:
     if study is None and not keys:
         raise click.UsageError("give a study file, or --keys")
 
+
+main.add_command(store_command)
 
 if __name__ == "__main__":
     main()

@@ -24,6 +24,7 @@ from flows.run import Run
 from flows.solving import ResidentTiles, find_weights, prepare_optimiser
 from flows.telling import case_summary, provenance_summary
 from storage.digest import digest_of
+from storage.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -214,15 +215,16 @@ def tell_front(
         if plan.role != "point"
     }
     page = write_front_report(summary, shown, output)
-    np.savez_compressed(
-        output / "front_weights.npz",
-        weight=np.stack(
-            [plan.solve.result.weight * (j.factor or 1.0) for plan, j in zip(plans, judged, strict=True)]
-        ),
-        name=np.array(names),
-        criteria=np.array(spec.criteria),
-        value=values,
-    )
+    with whole_file(output / "front_weights.npz") as aside, aside.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            weight=np.stack(
+                [plan.solve.result.weight * (j.factor or 1.0) for plan, j in zip(plans, judged, strict=True)]
+            ),
+            name=np.array(names),
+            criteria=np.array(spec.criteria),
+            value=values,
+        )
     return page
 
 

@@ -1,79 +1,112 @@
-"""Stages dose and keep: find the influence tiles in the store, have workers compute those that are missing."""
+"""Stages dose and keep: the nominal scenario's tiles and the others' views; workers compute what is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.model.scenario import Scenario
 from flows.references import Influence, Placement
 from flows.run import Run
-from flows.work import BlockRecord, DoseTask, compute_blocks, record_of_block
+from flows.work.matrix import (
+    VIEW,
+    BlockRecord,
+    BlockTask,
+    Record,
+    Shift,
+    ViewRecord,
+    ViewTask,
+    compute,
+    record_of_block,
+    record_of_view,
+)
 from storage.digest import digest_of, digest_of_array, digest_of_code
 from storage.influence import KIND as INFLUENCE
 
+T = TypeVar("T")
+
 MANIFEST = "manifest"
-_DOSE_CODE = ("engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model", "engine._jit")
-_BLOCKS_PER_TASK = 12
-"""Blocks of one task: some seconds of work at clinical sizes, and a bounded scratch memory."""
+_DOSE_CODE = (
+    "engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model", "engine._jit", "engine._vector",
+)  # fmt: skip
+BLOCKS_PER_TASK = 12
+"""Blocks of one task: some tenths of a second of work and more at clinical sizes, and a bounded scratch memory."""
+_VIEWS_PER_TASK = 8
 
 
 def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
-    """Have workers compute the influence tiles that the store lacks; they publish them, block by block."""
-    digests = [
-        [block_digests(placement, number, scenario) for number in range(len(placement.beams))]
-        for scenario in scenarios
-    ]
-    tasks, records = [], dict[str, BlockRecord]()
-    for scenario, of_beams in zip(scenarios, digests, strict=True):
-        for number, of_blocks in enumerate(of_beams):
-            missing = _find_blocks(run, of_blocks, records)
-            for begin in range(0, len(missing), _BLOCKS_PER_TASK):
-                blocks = tuple(missing[begin : begin + _BLOCKS_PER_TASK])
-                tasks.append(
-                    DoseTask(
-                        placement.optimiser,
-                        placement.engine,
-                        placement.beams[number],
-                        placement.beamlets[number],
-                        scenario,
-                        blocks,
-                        tuple(of_blocks[block] for block in blocks),
-                        block_made_from(placement, number, scenario),
-                    )
-                )
-    n_block = sum(len(of_blocks) for of_beams in digests for of_blocks in of_beams)
-    with run.reporter.stage("dose", n_block, "blocks") as steps:
+    """Have workers compute the nominal tiles and the views of other scenarios that the store lacks."""
+    block_digests = [digests_of_blocks(placement, number) for number in range(len(placement.beams))]
+    shifts = list(dict.fromkeys(scenario.shift_mm for scenario in scenarios[1:]))
+    view_digests = {
+        shift: [digest_of(view_made_from(placement, number, shift)) for number in range(len(placement.beams))]
+        for shift in shifts
+    }
+    records = _known_records(run, [*block_digests, *view_digests.values()])
+    tasks: list[BlockTask | ViewTask] = []
+    for number, digests in enumerate(block_digests):
+        missing = [block for block, digest in enumerate(digests) if digest not in records]
+        tasks.extend(
+            BlockTask(
+                placement.optimiser, placement.engine, placement.beams[number], placement.beamlets[number],
+                blocks, tuple(digests[block] for block in blocks), tiles_made_from(placement, number),
+            )
+            for blocks in _batches(missing, BLOCKS_PER_TASK)
+        )  # fmt: skip
+    for number in range(len(placement.beams)):
+        unseen = [shift for shift in shifts if view_digests[shift][number] not in records]
+        tasks.extend(
+            ViewTask(
+                placement.optimiser, placement.engine, placement.beams[number], placement.beamlets[number],
+                some, tuple(view_digests[shift][number] for shift in some),
+                tuple(view_made_from(placement, number, shift) for shift in some),
+            )
+            for some in _batches(unseen, _VIEWS_PER_TASK)
+        )  # fmt: skip
+    n_part = sum(len(digests) for digests in (*block_digests, *view_digests.values()))
+    with run.reporter.stage("dose", n_part, "blocks and views") as steps:
         steps.found(len(records))
         if tasks:
             from cluster.submit import run_tasks
 
-            for made in run_tasks(
-                run.client, compute_blocks, tasks, lambda number: steps.advance(len(tasks[number].blocks))
-            ):
+            for made in run_tasks(run.client, compute, tasks, lambda n: steps.advance(len(tasks[n].digests))):
                 records.update({record.digest: record for record in made})
-    blocks_by_scenario = []
-    for of_beams in digests:
-        blocks_of_scenario = []
-        for number, of_blocks in enumerate(of_beams):
-            _keep_manifest(run, of_blocks, records)
-            for block, digest in enumerate(of_blocks):
-                begin = placement.first_beamlet[number] + int(placement.beamlets[number].block_begin[block])
-                blocks_of_scenario.append((begin, records[digest]))
-        blocks_by_scenario.append(tuple(blocks_of_scenario))
-    return Influence(tuple(scenarios), tuple(blocks_by_scenario))
+    for digests in (*block_digests, *view_digests.values()):
+        _keep_manifest(run, digests, records)
+    blocks = [
+        (placement.first_beamlet[number] + int(begin), records[digest])
+        for number, digests in enumerate(block_digests)
+        for begin, digest in zip(placement.beamlets[number].block_begin[:-1], digests, strict=True)
+    ]
+    return Influence(
+        tuple(scenarios),
+        tuple((begin, record) for begin, record in blocks if isinstance(record, BlockRecord)),
+        tuple(tuple(view_digests[scenario.shift_mm]) for scenario in scenarios[1:]),
+        sum(record.cpu_s for record in records.values()),
+    )
 
 
-def block_made_from(placement: Placement, number: int, scenario: Scenario) -> dict[str, Any]:
-    """Return everything that the blocks of one beam in one scenario are made from."""
-    beam, beamlets, engine = placement.beams[number], placement.beamlets[number], placement.engine
-    layout = placement.optimiser.layout
+def tiles_made_from(placement: Placement, number: int) -> dict[str, Any]:
+    """Return everything that the blocks of one beam are made from, in the nominal scenario."""
+    beamlets, engine = placement.beamlets[number], placement.engine
     return {
-        "engine": [engine.name, engine.version, engine.lateral_cutoff_mm, engine.threshold_fraction],
-        "machine": [
-            engine.machine.sad_mm, engine.machine.collimator_distance_mm, engine.machine.source_sigma_mm,
+        **view_made_from(placement, number, (0.0, 0.0, 0.0)),
+        "threshold_fraction": engine.threshold_fraction,
+        "kernel": [
             digest_of_array(engine.kernel.weight_gy_mm2), digest_of_array(engine.kernel.sigma_mm),
             digest_of_array(engine.kernel.depth_mm),
         ],
+        "source_sigma_mm": engine.machine.source_sigma_mm,
+        "block_begin": digest_of_array(beamlets.block_begin),
+    }  # fmt: skip
+
+
+def view_made_from(placement: Placement, number: int, shift_mm: Shift) -> dict[str, Any]:
+    """Return everything that the view of one beam is made from, near its beamlets, in one setup."""
+    beam, beamlets, engine = placement.beams[number], placement.beamlets[number], placement.engine
+    layout = placement.optimiser.layout
+    return {
+        "engine": [engine.name, engine.version, engine.lateral_cutoff_mm],
+        "machine": [engine.machine.sad_mm, engine.machine.collimator_distance_mm],
         "code": digest_of_code(_DOSE_CODE),
         "density": placement.optimiser.density,
         "grid": layout.grid.as_dict(),
@@ -81,46 +114,53 @@ def block_made_from(placement: Placement, number: int, scenario: Scenario) -> di
         "beam": [
             beam.gantry_deg, beam.couch_deg, beam.collimator_deg, [float(v) for v in beam.isocentre_mm], beam.sad_mm
         ],
-        "beamlets": [
-            list(beamlets.size_mm), digest_of_array(beamlets.column), digest_of_array(beamlets.row),
-            digest_of_array(beamlets.block_begin),
-        ],
-        "scenario": [list(scenario.shift_mm), scenario.density_factor],
+        "beamlets": [list(beamlets.size_mm), digest_of_array(beamlets.column), digest_of_array(beamlets.row)],
+        "shift_mm": list(shift_mm),
     }  # fmt: skip
 
 
-def block_digests(placement: Placement, number: int, scenario: Scenario) -> list[str]:
-    """Return the digest of every block of one beam in one scenario."""
-    made_from = block_made_from(placement, number, scenario)
+def digests_of_blocks(placement: Placement, number: int) -> list[str]:
+    """Return the digest of every block of one beam."""
+    made_from = tiles_made_from(placement, number)
     return [digest_of({**made_from, "block": block}) for block in range(placement.beamlets[number].n_block)]
 
 
-def _find_blocks(run: Run, digests: Sequence[str], records: dict[str, BlockRecord]) -> list[int]:
-    """Put the records of stored blocks into ``records``; return the numbers of the blocks that are missing."""
-    missing = [block for block, digest in enumerate(digests) if not run.store.has_arrays(INFLUENCE, digest)]
-    manifest = digest_of(list(digests))
-    known: dict[str, Any] = {}
-    if run.store.has_record(MANIFEST, manifest):
-        known = {values["digest"]: values for values in run.store.read_record(MANIFEST, manifest)}
-    for block, digest in enumerate(digests):
-        if block in missing:
-            continue
-        if digest in known:
-            values = known[digest]
-            records[digest] = BlockRecord(
-                digest,
-                tuple(values["brick"]),
-                tuple(values["n_mini"]),
-                int(values["n_entry"]),
-                float(values["cpu_s"]),
-            )
-        else:
-            # A run was killed between its blocks and its manifest.
-            records[digest] = record_of_block(run.store, digest)
-    return missing
+def _batches(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    return (tuple(items[begin : begin + size]) for begin in range(0, len(items), size))
 
 
-def _keep_manifest(run: Run, digests: Sequence[str], records: dict[str, BlockRecord]) -> None:
+def _known_records(run: Run, lists: Sequence[Sequence[str]]) -> dict[str, Record]:
+    """Return the records of all blocks and views of some lists that are in the store."""
+    records: dict[str, Record] = {}
+    for digests in lists:
+        manifest = digest_of(list(digests))
+        listed: dict[str, Record] = {}
+        if run.store.has_record(MANIFEST, manifest):
+            for values in run.store.read_record(MANIFEST, manifest):
+                record = _record_of(values)
+                listed[record.digest] = record
+        for digest in digests:
+            if run.store.has_arrays(INFLUENCE, digest):
+                # A block that is not listed: the run was killed between its blocks and its manifest.
+                records[digest] = listed.get(digest) or record_of_block(run.store, digest)
+            elif run.store.has_arrays(VIEW, digest):
+                records[digest] = listed.get(digest) or record_of_view(run.store, digest)
+    return records
+
+
+def _record_of(values: dict[str, Any]) -> Record:
+    if "brick" not in values:
+        return ViewRecord(values["digest"], float(values["cpu_s"]))
+    return BlockRecord(
+        values["digest"],
+        tuple(values["brick"]),
+        tuple(values["n_mini"]),
+        int(values["n_entry"]),
+        float(values["cpu_s"]),
+    )
+
+
+def _keep_manifest(run: Run, digests: Sequence[str], records: dict[str, Record]) -> None:
     manifest = digest_of(list(digests))
     if not run.store.has_record(MANIFEST, manifest):
         run.store.write_record(MANIFEST, manifest, [asdict(records[digest]) for digest in digests])

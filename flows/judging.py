@@ -17,17 +17,12 @@ from engine.model.case import Case
 from engine.model.grid import Grid
 from engine.model.scenario import Scenario
 from engine.spec.study import Study
-from flows.influence import block_made_from
+from flows.influence import tiles_made_from
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.work import (
-    BEAM_DOSE,
-    ForwardTask,
-    MatrixDoseTask,
-    PatientRef,
-    compute_forward,
-    compute_matrix_dose,
-)
+from flows.work.doses import BEAM_DOSE, ForwardTask, MatrixDoseTask, compute
+from flows.work.matrix import Shift
+from flows.work.patient import PatientRef
 from storage.digest import digest_of, digest_of_array, digest_of_code
 
 
@@ -196,33 +191,38 @@ def forward_doses(
         ``result[plan][place]`` is the dose of a plan on the grid and in the scenario of ``wanted[place]``.
     """
     by_beam = [placement.weights_of_beams(weight) for weight in weights]
-    tasks, digests = [], {}
-    for place, (patient, scenario) in enumerate(wanted):
-        for beam in range(len(placement.beams)):
-            made_from = {**block_made_from(placement, beam, scenario), "grid": patient.layout.grid.as_dict()}
+    digests: dict[tuple[int, int, int], str] = {}
+    tasks: list[ForwardTask] = []
+    for beam in range(len(placement.beams)):
+        made_from = tiles_made_from(placement, beam)
+        # One task for all that shares a view: density scenarios of one setup, and all plans.
+        missing: dict[tuple[PatientRef, Shift], list[tuple[str, int, float]]] = {}
+        for place, (patient, scenario) in enumerate(wanted):
             for plan, of_beams in enumerate(by_beam):
-                digests[plan, place, beam] = digest_of(
-                    {**made_from, "forward": digest_of_array(of_beams[beam])}
+                digest = digests[plan, place, beam] = digest_of(
+                    {
+                        **made_from,
+                        "grid": patient.layout.grid.as_dict(),
+                        "scenario": [list(scenario.shift_mm), scenario.density_factor],
+                        "forward": digest_of_array(of_beams[beam]),
+                    }
                 )
-            missing = [
-                plan
-                for plan in range(len(weights))
-                if not run.store.has_arrays(BEAM_DOSE, digests[plan, place, beam])
-            ]
-            if missing:
-                tasks.append(
-                    ForwardTask(
-                        patient, placement.engine, placement.beams[beam], placement.beamlets[beam], scenario,
-                        tuple(by_beam[plan][beam] for plan in missing),
-                        tuple(digests[plan, place, beam] for plan in missing),
-                    )
-                )  # fmt: skip
+                if not run.store.has_arrays(BEAM_DOSE, digest):
+                    doses = missing.setdefault((patient, scenario.shift_mm), [])
+                    doses.append((digest, plan, scenario.density_factor))
+        tasks.extend(
+            ForwardTask(
+                patient, placement.engine, placement.beams[beam], placement.beamlets[beam], shift_mm,
+                tuple(doses), tuple(of_beams[beam] for of_beams in by_beam),
+            )
+            for (patient, shift_mm), doses in missing.items()
+        )  # fmt: skip
     with run.reporter.stage(name, len(digests), "beam doses") as steps:
-        steps.found(len(digests) - sum(len(task.digests) for task in tasks))
+        steps.found(len(digests) - sum(len(task.wanted) for task in tasks))
         if tasks:
             from cluster.submit import run_tasks
 
-            run_tasks(run.client, compute_forward, tasks, lambda n: steps.advance(len(tasks[n].digests)))
+            run_tasks(run.client, compute, tasks, lambda n: steps.advance(len(tasks[n].wanted)))
     n_beam = len(placement.beams)
     return [
         [_sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)]) for place in range(len(wanted))]
@@ -232,7 +232,7 @@ def forward_doses(
 
 def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> FinalDose:
     """Return the nominal dose that the stored tiles give: what the optimiser saw, on its grid."""
-    blocks = [(begin, record.digest) for begin, record in influence.blocks[0]]
+    blocks = [(begin, record.digest) for begin, record in influence.blocks]
     made_from = {
         "blocks": [d for _, d in blocks],
         "weight": digest_of_array(weight),
@@ -243,7 +243,7 @@ def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F6
         from cluster.submit import run_tasks
 
         task = MatrixDoseTask(placement.optimiser, tuple(blocks), weight, digest)
-        run_tasks(run.client, compute_matrix_dose, [task])
+        run_tasks(run.client, compute, [task])
     return _sum_of(run, [digest])
 
 

@@ -7,10 +7,8 @@ from prefect import flow
 from engine.spec.study import Study, load_study
 from flows import front, stages
 from flows.plan_case import as_task, read_and_place
-from flows.progress import Reporter
 from flows.recovery import until_whole
-from flows.run import Run
-from storage.store import Store
+from flows.run import Run, open_run
 
 
 @flow(name="pareto front", persist_result=False)
@@ -20,13 +18,14 @@ def trace_front(
     output: str,
     cluster: str = "local",
     n_worker: int | None = None,
+    n_thread: int = 1,
     quiet: bool = False,
 ) -> str:
     """Trace the front of a study; returns the path of its page. Parameters as in `flows.plan_case.plan_case`."""
     path = Path(study_file)
     study = load_study(path)
     front.pareto_spec(study)
-    with Run(Store(Path(store)), Reporter(quiet), cluster, n_worker) as run:
+    with open_run(Path(store), quiet, cluster, n_worker, n_thread) as run:
         return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
 
 

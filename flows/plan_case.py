@@ -10,11 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
-from flows.progress import Reporter
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
-from flows.run import Run
-from storage.store import Store
+from flows.run import Run, open_run
 
 R = TypeVar("R")
 
@@ -31,6 +29,7 @@ def plan_case(
     output: str,
     cluster: str = "local",
     n_worker: int | None = None,
+    n_thread: int = 1,
     quiet: bool = False,
 ) -> str:
     """Plan a study; returns the path of its report.
@@ -45,14 +44,14 @@ def plan_case(
         Folder for report, summary and DICOM.
     cluster
         ``local`` or the address of a Dask scheduler.
-    n_worker
-        Workers of a local cluster.
+    n_worker, n_thread
+        Workers of a local cluster, and threads of each.
     quiet
         Print nothing.
     """
     path = Path(study_file)
     study = load_study(path)
-    with Run(Store(Path(store)), Reporter(quiet), cluster, n_worker) as run:
+    with open_run(Path(store), quiet, cluster, n_worker, n_thread) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 

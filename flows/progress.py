@@ -1,9 +1,10 @@
 """Progress for people: stage, how many of how many, rate, time left; and the same as lines in a log file."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from engine.errors import reason_and_remedy
+
 LOG = logging.getLogger("nightbeam")
 _LOG_EVERY_S = 10.0
 
@@ -25,6 +28,8 @@ class Reporter:
 
     def __init__(self, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.n_done = 0
+        """Steps of all stages that were done and not found: whoever starts over sees whether it got further."""
 
     def say(self, text: str) -> None:
         """Print and log one line."""
@@ -59,7 +64,10 @@ class Reporter:
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total, unit=unit, rate="", note="")
             steps = Steps(name, total, unit, lambda **changes: progress.update(task, **changes))
-            yield steps
+            try:
+                yield steps
+            finally:
+                self.n_done += steps.n_done
             steps.finish()
 
 
@@ -71,6 +79,11 @@ class Steps:
         self._done, self._found = 0, 0
         self._begin_s = self._logged_s = time.monotonic()
 
+    @property
+    def n_done(self) -> int:
+        """Steps that were done now."""
+        return self._done - self._found
+
     def found(self, n: int) -> None:
         """Count steps that were in the store already."""
         self._found += n
@@ -80,7 +93,7 @@ class Steps:
         """Count steps that were done now."""
         self._done += n
         now_s = time.monotonic()
-        rate = (self._done - self._found) / max(now_s - self._begin_s, 1e-3)
+        rate = self.n_done / max(now_s - self._begin_s, 1e-3)
         self._update(advance=n, rate=f"{rate:.1f}/s", note=note)
         if now_s - self._logged_s > _LOG_EVERY_S:
             self._logged_s = now_s
@@ -106,11 +119,26 @@ class Steps:
         )  # fmt: skip
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that cannot be written any more is told of once, and ends no run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            message = f"nightbeam: {self.baseFilename}: {reason_and_remedy(error)} (the run goes on without its log)"
+            print(message, file=sys.stderr)
+
+
 @contextmanager
 def log_to(file: Path) -> Iterator[None]:
     """Append the log of a run to ``file``."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
@@ -119,4 +147,6 @@ def log_to(file: Path) -> Iterator[None]:
         yield
     finally:
         LOG.removeHandler(handler)
-        handler.close()
+        # What could not be written is tried once more here, and was told of.
+        with suppress(OSError):
+            handler.close()

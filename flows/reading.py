@@ -13,7 +13,7 @@ from engine.physics.hu_table import HuTable, body_density, load_hu_table
 from engine.spec.study import Study
 from flows.references import CaseRef
 from flows.run import Run
-from flows.work import DENSITY
+from flows.work.patient import DENSITY
 from storage.cases import read_case
 from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
 
@@ -110,6 +110,7 @@ def _keep_density(run: Run, case: Case, table: HuTable) -> str:
     }
     digest = digest_of(made_from)
     if not run.store.has_arrays(DENSITY, digest):
+        run.expect_computing()
         run.store.write_arrays(
             DENSITY,
             digest,

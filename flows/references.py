@@ -6,13 +6,14 @@ from functools import cached_property
 import numpy as np
 
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
-from engine.model.arrays import F64
+from engine.model.arrays import F64, I64
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import Case
 from engine.model.scenario import Scenario
 from engine.optimise.group import Term
 from engine.optimise.solver import SolveResult
-from flows.work import BlockRecord, PatientRef
+from flows.work.matrix import BlockRecord
+from flows.work.patient import PatientRef
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,41 @@ class Placement:
 
 @dataclass(frozen=True)
 class Influence:
-    """The blocks of every scenario: ``blocks[scenario]`` has a number of first beamlet and a record each."""
+    """The influence matrix of every scenario: tiles of the first, views of the others.
+
+    Parameters
+    ----------
+    scenarios
+        The scenarios, the nominal one first.
+    blocks
+        Number of first beamlet and record of every block of the nominal scenario.
+    views
+        For every other scenario the digest of each beam's view.
+    cpu_s
+        CPU seconds that it all took, whenever it was computed.
+    """
 
     scenarios: tuple[Scenario, ...]
-    blocks: tuple[tuple[tuple[int, BlockRecord], ...], ...]
+    blocks: tuple[tuple[int, BlockRecord], ...]
+    views: tuple[tuple[str, ...], ...]
+    cpu_s: float
 
     @property
     def n_entry(self) -> int:
-        """Entries of all scenarios."""
-        return sum(record.n_entry for blocks in self.blocks for _, record in blocks)
+        """Entries of the nominal scenario."""
+        return sum(record.n_entry for _, record in self.blocks)
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds that the blocks took, whenever they were computed."""
-        return sum(record.cpu_s for blocks in self.blocks for _, record in blocks)
+    def mini_blocks_per_brick(self, n_brick: int) -> I64:
+        """Return how many mini-blocks the bricks hold in the nominal scenario, shape (n_brick,)."""
+        n_mini = np.zeros(n_brick, dtype=np.int64)
+        for _, record in self.blocks:
+            np.add.at(n_mini, np.asarray(record.brick, np.int64), np.asarray(record.n_mini, np.int64))
+        return n_mini
 
 
 @dataclass(frozen=True)
 class Solve:
-    """A finished solve in the store; ``cpu_s`` is what workers spent on it since its last interruption."""
+    """A finished solve in the store; ``cpu_s`` is what workers spent on it, whichever run they worked for."""
 
     digest: str
     result: SolveResult

@@ -1,16 +1,25 @@
 """What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from engine.errors import StudyError
+from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
+from storage.lease import take_run_lease
 from storage.store import Store
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from cluster.open import Cluster
+
+_WORKERS_IMPORT = ("flows.work.matrix", "flows.work.rows", "flows.work.doses")
+_COME_BACK_S = 60.0
+"""How long a scheduler that others look after may take to come back."""
 
 
 @dataclass
@@ -25,8 +34,8 @@ class Run:
         Progress.
     cluster
         ``local``, or the address of a Dask scheduler.
-    n_worker
-        Workers of a local cluster; one a core if None.
+    n_worker, n_thread
+        Workers of a local cluster, one a core if None, and threads of each.
     may_compute
         False for commands that only tell again what is in the store.
     """
@@ -36,10 +45,17 @@ class Run:
     cluster: str = "local"
     n_worker: int | None = None
     may_compute: bool = True
+    n_thread: int = 1
     _open: ExitStack = field(default_factory=ExitStack)
-    _client: "Client | None" = None
+    _cluster: "Cluster | None" = None
+    _has_client: bool = False
+    _patience_s: float = 0.0
 
     def __enter__(self) -> "Run":
+        if self.may_compute:
+            # Taken before anything is looked up: what this run finds must not be pruned while it lasts.
+            self._open.enter_context(take_run_lease(self.store.folder))
+        self._open.callback(self._close_cluster)
         return self
 
     def __exit__(
@@ -60,6 +76,21 @@ class Run:
                 "not everything that this study needs is in the store; run `nightbeam plan` first"
             )
 
+    def expect_computing(self) -> None:
+        """Begin to start local processes, as they will be needed; does nothing if they were begun before."""
+        if self.may_compute:
+            self._started()
+
+    def _started(self) -> "Cluster":
+        if self._cluster is None:
+            # Imported late: a study whose results are all in the store needs no Dask.
+            from cluster.open import Cluster
+
+            self._cluster = Cluster(
+                self.cluster, self.n_worker, self.n_thread, _WORKERS_IMPORT, self._patience_s
+            )
+        return self._cluster
+
     @property
     def client(self) -> "Client":
         """The Dask client; the first use starts or joins the cluster.
@@ -68,13 +99,63 @@ class Run:
         ------
         StudyError
             If this run may not compute, and so was asked for something that is not in the store.
+        ClusterError
+            If there is no cluster to be had.
         """
         self.require_computing()
-        if self._client is None:
-            # Imported late: a study whose results are all in the store needs no Dask.
-            from cluster.open import open_cluster
+        client = self._started().client()
+        if not self._has_client:
+            from cluster.workers import known_workers
 
-            self._client = self._open.enter_context(open_cluster(self.cluster, self.n_worker))
-            n = len(self._client.scheduler_info(n_workers=-1)["workers"])
-            self.reporter.say(f"cluster: {n} workers ({self.cluster})")
-        return self._client
+            self._has_client = True
+            threads = known_workers(client)
+            self.reporter.say(
+                f"cluster: {len(threads)} workers, {sum(threads.values())} threads ({self.cluster})"
+            )
+        return client
+
+    def lose_cluster(self, error: SchedulerLostError) -> str:
+        """Let go of a cluster whose scheduler is gone; returns why it is. The next use of `client` finds another.
+
+        Raises
+        ------
+        ClusterError
+            If local processes ended for a reason that another cluster would meet, too.
+        """
+        why = (self._cluster.why_lost() if self._cluster is not None else None) or error
+        self._close_cluster()
+        if not isinstance(why, SchedulerLostError):
+            raise why from error
+        self._patience_s = _COME_BACK_S
+        return str(why)
+
+    def _close_cluster(self) -> None:
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster, self._has_client = None, False
+
+
+_begun: Run | None = None
+
+
+@contextmanager
+def open_run(store: Path, quiet: bool, cluster: str, n_worker: int | None, n_thread: int) -> Iterator[Run]:
+    """Yield the run that this process has begun with the same arguments, or begin one.
+
+    So the command can begin before the Prefect flow, which has to wait for its server, and the flow takes over. The
+    arguments are those of `flows.plan_case.plan_case`.
+    """
+    global _begun
+    wanted = (Store(store).folder, quiet, cluster, n_worker, n_thread)
+    if _begun is not None and wanted == (
+        _begun.store.folder, _begun.reporter.console.quiet, _begun.cluster, _begun.n_worker, _begun.n_thread
+    ):  # fmt: skip
+        yield _begun
+        return
+    before = _begun
+    with Run(Store(store), Reporter(quiet), cluster, n_worker, n_thread=n_thread) as run:
+        _begun = run
+        try:
+            yield run
+        finally:
+            _begun = before

@@ -1,5 +1,6 @@
 """Stage optimise: regions and reduction groups, tiles on the workers, a solve that can be interrupted at any time."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,17 +19,23 @@ from engine.optimise.solver import SolveResult, SolverOptions, solve
 from engine.spec.study import ObjectiveSpec, Study
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.work import REGIONS, StoredGroups, mini_blocks_per_brick
+from flows.turns import find_or_make
+from flows.work.rows import REGIONS, StoredGroups, StoredTiles, TilesOfViews
 from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
-from storage.evaluation_log import EvaluationLog
+from storage.evaluation_log import EvaluationLog, remove_logs
+from storage.lease import Lease
 
 if TYPE_CHECKING:
     from cluster.resident import ResidentRows
 
 SOLVE = "solve"
-_SOLVE_CODE = ("engine.optimise", "engine.influence", "engine.model", "engine._jit", "engine._vector")
+_SOLVE_CODE = (
+    "engine.optimise", "engine.influence", "engine.model", "engine.dose", "engine.geometry", "engine._jit",
+    "engine._vector",
+)  # fmt: skip
 _N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
+_CPU_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,18 +92,17 @@ def prepare_optimiser(
         }
         run.store.write_arrays(REGIONS, digest, shares, {"provenance": provenance(made_from, 0.0)})
     terms = tuple(_term(objective, wanted) for objective in study.objectives)
-    work = sum(
-        mini_blocks_per_brick([record for _, record in blocks], layout.n_brick) for blocks in influence.blocks
+    # The other scenarios' tiles are not known yet; they are about as many in each brick.
+    work = influence.mini_blocks_per_brick(layout.n_brick) * len(influence.scenarios)
+    bricks = share_out(work, _N_GROUP)
+    position = case.patient_position
+    nominal = StoredTiles(tuple((begin, record.digest) for begin, record in influence.blocks))
+    others = (
+        TilesOfViews(placement.engine, placement.beams, placement.beamlets, views, scenario, position)
+        for scenario, views in zip(influence.scenarios[1:], influence.views, strict=True)
     )
-    bricks = share_out(np.asarray(work), _N_GROUP)
-    groups = StoredGroups(
-        run.store.folder,
-        layout,
-        tuple(bricks),
-        tuple(tuple((begin, record.digest) for begin, record in blocks) for blocks in influence.blocks),
-        digest,
-    )
-    of_groups = tuple(int(np.asarray(work)[first : first + n].sum()) for first, n in bricks)
+    groups = StoredGroups(run.store.folder, layout, tuple(bricks), (nominal, *others), digest)
+    of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
     return OptimiserInput(terms, digest, 0, groups, of_groups)
 
 
@@ -117,7 +123,8 @@ def solve_digest(
     """Return the digest of everything a solution depends on."""
     return digest_of(
         {
-            "blocks": [[digest for _, digest in blocks] for blocks in prepared.groups.scenarios],
+            "tiles": [source.digests for source in prepared.groups.scenarios],
+            "density_factors": [scenario.density_factor for scenario in scenarios],
             "regions": prepared.regions_digest,
             "groups": [list(group) for group in prepared.groups.bricks],
             "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
@@ -145,53 +152,82 @@ def find_weights(
     name: str = "optimise",
     start_from: Solve | None = None,
 ) -> Solve:
-    """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve."""
+    """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
+
+    Where another run is solving the same problem, wait for it, and take over if it is gone.
+    """
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
-    log_file = run.store.folder / "solve_log" / f"{digest}.log"
-    if run.store.has_arrays(SOLVE, digest):
-        # Left over if the process was ended between publishing the solve and this line.
-        log_file.unlink(missing_ok=True)
+
+    def find() -> Solve | None:
+        if not run.store.has_arrays(SOLVE, digest):
+            return None
+        if run.may_compute:
+            # Left over if the process was ended between publishing the solve and closing its log.
+            remove_logs(run.store.folder, digest)
         with run.reporter.stage(name, 1, "solves") as steps:
             steps.found(1)
         return _read_solve(run, digest, split_terms(terms, form))
-    run.require_computing()
-    log = EvaluationLog(log_file)
-    finished = False
-    try:
-        with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
-            problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
-            steps.found(log.n_replayable)
-            cpu_before_s = tiles.cpu_s()
 
-            def evaluate(weight: F64, temperature: float) -> Evaluation:
-                known = log.replay(weight, temperature)
-                if known is not None:
-                    return known
-                evaluation = problem.evaluate(weight, temperature)
-                log.append(weight, temperature, evaluation)
-                steps.advance(1, f"objective {evaluation.exact:.6g}")
-                return evaluation
+    def make(lease: Lease) -> Solve:
+        log = EvaluationLog(run.store.folder, digest, lease.id)
+        finished = False
+        try:
+            with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
+                problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+                steps.found(log.n_replayable)
+                cpu = _CpuSeconds(tiles, log.cpu_s)
 
-            weight = (
-                start_from.result.weight
-                if start_from
-                else uniform_start(problem.rows, prepared.target_region, prescription_gy)
-            )
-            result = solve(
-                evaluate,
-                weight,
-                n_smoothing_stage(form),
-                lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
-                options,
-            )
-        # Not below 0: what lost workers had spent is not known.
-        cpu_s = max(0.0, tiles.cpu_s() - cpu_before_s)
-        _write_solve(run, digest, result, cpu_s)
-        finished = True
-    finally:
-        log.close(finished)
-    return Solve(digest, result, problem.terms, cpu_s)
+                def evaluate(weight: F64, temperature: float) -> Evaluation:
+                    lease.require_held()
+                    known = log.replay(weight, temperature)
+                    if known is not None:
+                        return known
+                    evaluation = problem.evaluate(weight, temperature)
+                    log.append(weight, temperature, evaluation, cpu.recent())
+                    steps.advance(1, f"objective {evaluation.exact:.6g}")
+                    return evaluation
+
+                weight = (
+                    start_from.result.weight
+                    if start_from
+                    else uniform_start(problem.rows, prepared.target_region, prescription_gy)
+                )
+                result = solve(
+                    evaluate,
+                    weight,
+                    n_smoothing_stage(form),
+                    lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
+                    options,
+                )
+            cpu_s = cpu.now()
+            _write_solve(run, digest, result, cpu_s)
+            finished = True
+        finally:
+            log.close(finished)
+        return Solve(digest, result, problem.terms, cpu_s)
+
+    return find_or_make(run, f"solve-{digest}", find, make)
+
+
+class _CpuSeconds:
+    """CPU seconds that a solve has cost, those before an interruption included."""
+
+    def __init__(self, tiles: "ResidentTiles", before_s: float) -> None:
+        self._tiles, self._before_s = tiles, before_s
+        self._begin_s = tiles.cpu_s()
+        self._recent_s, self._asked_s = before_s, time.monotonic()
+
+    def now(self) -> float:
+        """Ask the workers."""
+        # Not below what was: what lost workers had spent is not known.
+        self._recent_s = max(self._recent_s, self._before_s + self._tiles.cpu_s() - self._begin_s)
+        self._asked_s = time.monotonic()
+        return self._recent_s
+
+    def recent(self) -> float:
+        """Return what is known, asking once a second: often enough for a log, and no load on short evaluations."""
+        return self.now() if time.monotonic() - self._asked_s > _CPU_EVERY_S else self._recent_s
 
 
 class ResidentTiles:

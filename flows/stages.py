@@ -27,7 +27,7 @@ from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.solving import ResidentTiles, find_weights, prepare_optimiser
 from flows.telling import write_results
-from flows.work import PatientRef
+from flows.work.patient import PatientRef
 
 
 def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:

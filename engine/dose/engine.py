@@ -1,15 +1,17 @@
 """What every dose engine takes and gives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy.typing as npt
 
 from engine.geometry.bricks import BrickLayout
 from engine.model.arrays import F32, F64, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.grid import Grid
-from engine.model.influence import TileColumn
+from engine.model.influence import Tile, TileColumn
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,36 @@ class DoseEngine(Protocol):
         """Prepare a beam: geometry and radiological depth of every active row (near the beamlets)."""
         ...
 
+    def view_to_arrays(self, view: Any) -> dict[str, npt.NDArray[Any]]:
+        """Return what of a view is worth keeping."""
+        ...
+
+    def view_of_arrays(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        layout: BrickLayout,
+        beam: Beam,
+        shift_mm: tuple[float, float, float],
+        position: PatientPosition,
+    ) -> Any:
+        """Return the view, to the last bit, that was kept as arrays."""
+        ...
+
     def tile_columns(
         self, view: Any, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
     ) -> list[TileColumn]:
         """Return the tiles of ``blocks``."""
+        ...
+
+    def tiles(
+        self,
+        view: Any,
+        beamlets: BeamletGrid,
+        blocks: Sequence[int],
+        density_factor: float,
+        bricks: tuple[int, int],
+    ) -> Iterator[Tile]:
+        """Yield the tiles of ``blocks`` together in some bricks (the first and how many), brick by brick."""
         ...
 
     def forward(self, view: Any, beamlets: BeamletGrid, weight: F64, density_factor: float) -> F32:

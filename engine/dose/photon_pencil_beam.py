@@ -13,25 +13,27 @@ focal spot's image, both scaled to the isocentre plane. Model, neglected effects
 kernel decomposition of Bortfeld, Schlegel and Rhein, Med Phys 20 (1993) 311.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import erf
 
 from engine.dose.engine import Patient
 from engine.dose.photon_pencil_beam_kernels import brick_dose, forward_dose, normal_table
 from engine.dose.photon_pencil_beam_loss import cut_reach_mm, lost_dose_per_weight_gy
-from engine.dose.photon_pencil_beam_tiles import BrickTile, column_of, quantised, raster_of
-from engine.dose.photon_pencil_beam_view import BeamView, spot_sigma_mm, trace_view
+from engine.dose.photon_pencil_beam_tiles import column_of, quantised, raster_of
+from engine.dose.photon_pencil_beam_view import BeamView, spot_sigma_mm, trace_view, view_of_depths
 from engine.errors import DoseError
 from engine.geometry.bricks import MINI_SIZE, BrickLayout
 from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.grid import Grid
-from engine.model.influence import TileColumn
+from engine.model.influence import Tile, TileColumn
 from engine.model.machine import PhotonMachine
 from engine.physics.photon_kernel import PhotonKernel, load_photon_kernel
 
@@ -158,6 +160,29 @@ class PhotonPencilBeam:
         reached = None if near is None else (near, self.lateral_cutoff_mm)
         return trace_view(self.machine, patient, layout, active, beam, shift_mm, reached)
 
+    def view_to_arrays(self, view: BeamView) -> dict[str, npt.NDArray[Any]]:
+        """Return what of a view is worth keeping: the rays; the rest is geometry, which `view_of_arrays` adds again."""
+        return {"first_row": view.first_row, "depth_mm": view.depth_mm}
+
+    def view_of_arrays(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        layout: BrickLayout,
+        beam: Beam,
+        shift_mm: tuple[float, float, float],
+        position: PatientPosition,
+    ) -> BeamView:
+        """Return the view, to the last bit, that was kept as arrays.
+
+        Parameters
+        ----------
+        arrays
+            From `view_to_arrays`.
+        layout, beam, shift_mm, position
+            As they were when the view was made.
+        """
+        return view_of_depths(layout, arrays["first_row"], arrays["depth_mm"], beam, shift_mm, position)
+
     def tile_columns(
         self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
     ) -> list[TileColumn]:
@@ -179,21 +204,48 @@ class PhotonPencilBeam:
         DoseError
             If a row lies deeper than the tables reach.
         """
-        chosen = np.concatenate(
-            [np.arange(beamlets.block_begin[b], beamlets.block_begin[b + 1]) for b in blocks]
-        )
-        tiles = list(self._tiles(view, beamlets, chosen, density_factor))
+        tiles = list(self._tiles(view, beamlets, blocks, density_factor))
         sizes = [int(beamlets.block_begin[b + 1] - beamlets.block_begin[b]) for b in blocks]
         return [
             column_of(tiles, first, n)
             for first, n in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True)
         ]
 
+    def tiles(
+        self,
+        view: BeamView,
+        beamlets: BeamletGrid,
+        blocks: Sequence[int],
+        density_factor: float,
+        bricks: tuple[int, int],
+    ) -> Iterator[Tile]:
+        """Yield the tiles of some blocks together in some bricks, brick by brick; empty ones are left out.
+
+        They hold what those of `tile_columns` hold, to the last bit.
+
+        Parameters
+        ----------
+        view, beamlets, blocks, density_factor
+            As in `tile_columns`.
+        bricks
+            First brick and number of bricks.
+
+        Raises
+        ------
+        DoseError
+            If a row lies deeper than the tables reach.
+        """
+        part = view.of_bricks(*bricks)
+        return (tile for tile, _ in self._tiles(part, beamlets, blocks, density_factor))
+
     def _tiles(
-        self, view: BeamView, beamlets: BeamletGrid, chosen: I64, density_factor: float
-    ) -> Iterator[BrickTile]:
-        """Yield the tiles of the ``chosen`` beamlets, brick by brick; bricks without any are left out."""
+        self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
+    ) -> Iterator[tuple[Tile, I64]]:
+        """Yield the tiles of some blocks, and each beamlet's entries above threshold, brick by brick."""
         self._require_depth(view, density_factor)
+        chosen = np.concatenate(
+            [np.arange(beamlets.block_begin[b], beamlets.block_begin[b + 1]) for b in blocks]
+        )
         raster, first_column, first_row = raster_of(beamlets, chosen)
         threshold = self.threshold_fraction * self.beamlet_peak_gy(beamlets.size_mm)
         brick_size = view.layout.brick_size

@@ -1,6 +1,7 @@
 """What a beam sees of the dose grid: the part of a pencil beam dose that no beamlet and no density scaling changes."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from engine.model.machine import PhotonMachine
 
 NOT_ACTIVE = np.float32(-1.0)
 """Radiological depth of a row that gets no dose."""
+_PART = 1 << 14
+"""Mini-blocks at a time: a dozen MB of float64 coordinates."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class BeamView:
     distance_mm: F32
     factor: F32
     depth_mm: F32
+
+    def of_bricks(self, first_brick: int, n_brick: int) -> "BeamView":
+        """Return the part in some consecutive bricks."""
+        ends = np.array([first_brick, first_brick + n_brick]) * self.layout.brick_size
+        begin, end = np.searchsorted(self.first_row, ends)
+        arrays = {f.name: getattr(self, f.name)[begin:end] for f in fields(self) if f.name != "layout"}
+        return BeamView(self.layout, **arrays)
 
 
 def spot_sigma_mm(machine: PhotonMachine, distance_mm: F64) -> F64:
@@ -87,24 +97,27 @@ def trace_view(
     DoseError
         If a part of the patient comes too close to the source.
     """
-    moved = _as_the_patient_sees_it(beam, shift_mm)
     # The eight bytes of a mini-block as one number: is any of them set?
     first_row = np.flatnonzero(np.ascontiguousarray(active).view(np.uint64)) * MINI_SIZE
-    points_mm = layout.centres_mm(_rows_of(first_row).reshape(-1))
-    position_mm, distance_mm = project(points_mm, moved, patient.position)
-    if distance_mm.size and distance_mm.min() <= machine.collimator_distance_mm * 0.5:
+    if near is not None:
+        first_row = first_row[_in_reach(layout, first_row, beam, shift_mm, patient.position, *near)]
+    moved = _as_the_patient_sees_it(beam, shift_mm)
+    source = source_mm(moved, patient.position)
+    depth_mm = np.empty((first_row.size, MINI_SIZE), dtype=np.float32)
+    for part in _parts(first_row.size):
+        rows = _rows_of(first_row[part])
+        traced = radiological_depth_mm(
+            patient.density, patient.grid, source, layout.centres_mm(rows.reshape(-1))
+        )
+        depth_mm[part] = np.where(active[rows], traced.reshape(rows.shape), NOT_ACTIVE)
+    view = view_of_depths(layout, first_row, depth_mm, beam, shift_mm, patient.position)
+    nearest_mm = float(view.distance_mm.min(initial=np.inf))
+    if nearest_mm <= machine.collimator_distance_mm * 0.5:
         raise DoseError(
-            f"beam '{beam.name}': a part of the patient is only {distance_mm.min():.0f} mm from the source "
+            f"beam '{beam.name}': a part of the patient is only {nearest_mm:.0f} mm from the source "
             f"(the collimator is at {machine.collimator_distance_mm:.0f} mm); check isocentre and couch"
         )
-    if near is not None:
-        keep = _in_reach(position_mm.reshape(-1, MINI_SIZE, 2), *near)
-        first_row, points_mm = first_row[keep], points_mm[np.repeat(keep, MINI_SIZE)]
-    depth_mm = radiological_depth_mm(
-        patient.density, patient.grid, source_mm(moved, patient.position), points_mm
-    ).reshape(-1, MINI_SIZE)
-    depth_mm[~active[_rows_of(first_row)]] = NOT_ACTIVE
-    return view_of_depths(layout, first_row, depth_mm, beam, shift_mm, patient.position)
+    return view
 
 
 def view_of_depths(
@@ -124,19 +137,30 @@ def view_of_depths(
     beam, shift_mm, position
         The beam, the displacement of the patient against it, and how the patient lies.
     """
-    moved = _as_the_patient_sees_it(beam, shift_mm)
-    position_mm, distance_mm = project(layout.centres_mm(_rows_of(first_row).reshape(-1)), moved, position)
-    inverse_square = (beam.sad_mm / distance_mm.reshape(-1, MINI_SIZE)) ** 2
-    x, y = (np.ascontiguousarray(position_mm[:, k], dtype=np.float32).reshape(-1, MINI_SIZE) for k in (0, 1))
-    return BeamView(
-        layout,
-        first_row,
-        x,
-        y,
-        distance_mm.astype(np.float32).reshape(-1, MINI_SIZE),
-        np.where(depth_mm == NOT_ACTIVE, 0.0, inverse_square).astype(np.float32),
-        depth_mm,
-    )
+    x, y, distance_mm, factor = (np.empty((first_row.size, MINI_SIZE), dtype=np.float32) for _ in range(4))
+    for part in _parts(first_row.size):
+        along_mm, away_mm = _project(layout, first_row[part], beam, shift_mm, position)
+        x[part], y[part], distance_mm[part] = along_mm[..., 0], along_mm[..., 1], away_mm
+        factor[part] = np.where(depth_mm[part] == NOT_ACTIVE, 0.0, (beam.sad_mm / away_mm) ** 2)
+    return BeamView(layout, first_row, x, y, distance_mm, factor, depth_mm)
+
+
+def _parts(n: int) -> Iterator[slice]:
+    """Cut mini-blocks into parts, so that the float64 coordinates of all are never in memory at once."""
+    return (slice(begin, begin + _PART) for begin in range(0, n, _PART))
+
+
+def _project(
+    layout: BrickLayout,
+    first_row: I64,
+    beam: Beam,
+    shift_mm: tuple[float, float, float],
+    position: PatientPosition,
+) -> tuple[F64, F64]:
+    """Return positions in the isocentre plane, shape (n, 8, 2), and distances from the source, shape (n, 8)."""
+    points_mm = layout.centres_mm(_rows_of(first_row).reshape(-1))
+    along_mm, away_mm = project(points_mm, _as_the_patient_sees_it(beam, shift_mm), position)
+    return along_mm.reshape(-1, MINI_SIZE, 2), away_mm.reshape(-1, MINI_SIZE)
 
 
 def _as_the_patient_sees_it(beam: Beam, shift_mm: tuple[float, float, float]) -> Beam:
@@ -150,14 +174,24 @@ def _rows_of(first_row: I64) -> I64:
     return rows
 
 
-def _in_reach(position_mm: F64, beamlets: BeamletGrid, reach_mm: float) -> Bool:
-    """Return which mini-blocks, positions of shape (n, 8, 2), lie around the beamlets' bounding box."""
+def _in_reach(
+    layout: BrickLayout,
+    first_row: I64,
+    beam: Beam,
+    shift_mm: tuple[float, float, float],
+    position: PatientPosition,
+    beamlets: BeamletGrid,
+    reach_mm: float,
+) -> Bool:
+    """Return which mini-blocks lie around the beamlets' bounding box, shape (n,)."""
     centre_x, centre_y = beamlets.centres_mm()
-    mean_mm = position_mm.mean(axis=1)
-    inside: Bool = (
-        (mean_mm[:, 0] >= centre_x.min() - reach_mm)
-        & (mean_mm[:, 0] <= centre_x.max() + reach_mm)
-        & (mean_mm[:, 1] >= centre_y.min() - reach_mm)
-        & (mean_mm[:, 1] <= centre_y.max() + reach_mm)
-    )
+    inside = np.empty(first_row.size, dtype=np.bool_)
+    for part in _parts(first_row.size):
+        mean_mm = _project(layout, first_row[part], beam, shift_mm, position)[0].mean(axis=1)
+        inside[part] = (
+            (mean_mm[:, 0] >= centre_x.min() - reach_mm)
+            & (mean_mm[:, 0] <= centre_x.max() + reach_mm)
+            & (mean_mm[:, 1] >= centre_y.min() - reach_mm)
+            & (mean_mm[:, 1] <= centre_y.max() + reach_mm)
+        )
     return inside

@@ -73,17 +73,22 @@ class BrickLayout:
     @cached_property
     def row_of_voxel(self) -> I32:
         """Row of every voxel of the grid, shape ``grid.shape_zyx``."""
+        _, by, bx = self.bricks_zyx
         half = self.edge // MINI_EDGE
-        brick = np.zeros((1, 1, 1), dtype=np.int64)
-        mini = np.zeros((1, 1, 1), dtype=np.int64)
-        inner = np.zeros((1, 1, 1), dtype=np.int64)
-        for axis, n in enumerate(self.grid.shape_zyx):
-            index = np.arange(n, dtype=np.int64).reshape([-1 if a == axis else 1 for a in range(3)])
-            brick = brick * self.bricks_zyx[axis] + index // self.edge
-            mini = mini * half + (index % self.edge) // MINI_EDGE
-            inner = inner * MINI_EDGE + index % MINI_EDGE
-        row = brick * self.brick_size + mini * MINI_SIZE + inner
-        return row.astype(np.int32)
+        # A row number is a sum of three numbers, each of which depends on one axis alone.
+        parts = []
+        for n, bricks, minis, inner in zip(
+            self.grid.shape_zyx, (by * bx, bx, 1), (half * half, half, 1), (4, 2, 1), strict=True
+        ):
+            index = np.arange(n)
+            mini = index % self.edge // MINI_EDGE * minis
+            part = (
+                index // self.edge * bricks * self.brick_size + mini * MINI_SIZE + index % MINI_EDGE * inner
+            )
+            parts.append(part.astype(np.int32))
+        of_z, of_y, of_x = parts
+        row: I32 = of_z[:, None, None] + of_y[:, None] + of_x
+        return row
 
     def to_rows(self, volume: F32 | F64) -> F32:
         """Return a volume, shape ``grid.shape_zyx``, as float32 rows, shape (n_row,); empty rows are 0."""

@@ -45,13 +45,18 @@ def average_onto(volume: F32, source: Grid, target: Grid) -> F32:
 
     Conservative: the integral over space is kept wherever ``target`` covers ``source``.
     """
-    result: F64 = volume.astype(np.float64)
-    for axis_array, source_edges, target_edges in zip(
-        (2, 1, 0), source.edges_mm_xyz, target.edges_mm_xyz, strict=True
-    ):
-        share = _overlap(source_edges, target_edges)
-        result = np.moveaxis(np.tensordot(share, result, axes=(1, axis_array)), 0, axis_array)
-    return result.astype(np.float32)
+    share_x, share_y, share_z = (
+        _overlap(source_edges, target_edges)
+        for source_edges, target_edges in zip(source.edges_mm_xyz, target.edges_mm_xyz, strict=True)
+    )
+    result = np.zeros(target.shape_zyx, dtype=np.float32)
+    # Slice by slice, because a CT in float64 would be the largest array of all.
+    for index, shares in enumerate(share_z):
+        covered = np.flatnonzero(shares)
+        if covered.size:
+            plane = np.tensordot(shares[covered], volume[covered[0] : covered[-1] + 1], axes=1)
+            result[index] = share_y @ plane @ share_x.T
+    return result
 
 
 def touched_rows(layout: BrickLayout, inside: F32, source: Grid) -> Bool:

@@ -1,8 +1,32 @@
-"""A block of an influence matrix: some beamlets of one beam, all bricks, one scenario."""
+"""Pieces of an influence matrix: a tile is what some beamlets give one brick, a column all tiles of a block."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.model.arrays import F32, I32, I64, U16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Dose per weight of some consecutive beamlets of one beam in one brick; entries as in `TileColumn`.
+
+    Parameters
+    ----------
+    brick
+        The brick.
+    begin
+        First mini-block of every beamlet and, last, the end, counted in ``mini``; shape (n_beamlet + 1,).
+    scale
+        Gy per weight of one count, shape (n_beamlet,).
+    mini, value
+        Numbers of mini-blocks (n_mini,) and counts (n_mini, 8), of these beamlets or of more.
+    """
+
+    brick: int
+    begin: I64
+    scale: F32
+    mini: U16
+    value: U16
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,12 @@ class TileColumn:
     mini: U16
     value: U16
     n_entry: int
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles, brick by brick."""
+        for number, brick in enumerate(self.brick):
+            a, b = number * self.n_beamlet, (number + 1) * self.n_beamlet
+            yield Tile(int(brick), self.segment_begin[a : b + 1], self.scale[a:b], self.mini, self.value)
 
     @property
     def n_bytes(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.dose.engine import Patient
 from engine.geometry.bricks import BrickLayout
 from engine.geometry.resample import touched_rows
-from engine.model.arrays import F32, Bool
+from engine.model.arrays import Bool
 from engine.model.grid import Grid
 from storage.store import Store
 
@@ -23,20 +23,19 @@ class PatientRef:
     layout: BrickLayout
 
 
+@lru_cache(maxsize=2)
+def _patient(store: Path, density: str) -> Patient:
+    arrays, attributes = Store(store).read_arrays(DENSITY, density, ["density"])
+    return Patient(Grid.from_dict(attributes["grid"]), arrays["density"], attributes["patient_position"])
+
+
 def patient_of(reference: PatientRef) -> Patient:
     """Return the patient."""
-    return _read(reference.store, reference.density)[0]
+    return _patient(reference.store, reference.density)
 
 
 @lru_cache(maxsize=2)
 def active_rows(reference: PatientRef) -> Bool:
     """Return the rows that get dose: voxels that the body touches, shape (n_row,)."""
-    patient, body = _read(reference.store, reference.density)
-    return touched_rows(reference.layout, body, patient.grid)
-
-
-@lru_cache(maxsize=2)
-def _read(store: Path, density: str) -> tuple[Patient, F32]:
-    arrays, attributes = Store(store).read_arrays(DENSITY, density)
-    grid = Grid.from_dict(attributes["grid"])
-    return Patient(grid, arrays["density"], attributes["patient_position"]), arrays["body"]
+    arrays, attributes = Store(reference.store).read_arrays(DENSITY, reference.density, ["body"])
+    return touched_rows(reference.layout, arrays["body"], Grid.from_dict(attributes["grid"]))
