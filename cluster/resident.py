@@ -1,8 +1,9 @@
 """Tiles resident on workers: the holders of rows that an optimisation talks to.
 
 Every worker has one actor that keeps the groups it was given, for all scenarios, in memory, and works on as many of
-them at a time as the worker has threads. The actors are given a picklable loader; this module opens no store. Which
-worker or thread has which group changes nothing in the results.
+them at a time as the worker has threads. Groups that do not fit are streamed: loaded whenever they are asked for. The
+actors are given a picklable loader; this module opens no store. Which worker or thread has which group, and whether it
+stays there, changes nothing in the results.
 """
 
 import logging
@@ -11,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from distributed import CancelledError, Client, KilledWorker, get_worker
 from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
 from engine.errors import ClusterError, NightbeamError
 from engine.model.arrays import F64, I64
-from engine.optimise.group import GroupEvaluator, Term
+from engine.optimise.group import GroupEvaluator, Question
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -40,86 +40,120 @@ class GroupLoader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error of the work itself, as an answer: so it is never taken for the loss of a worker."""
+class _WorkError(Exception):
+    """Carries an error of the work itself from a worker, past everything that looks for lost workers."""
 
-    error: Exception
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
-def _answering(
+def _telling(
     method: Callable[Concatenate["RowsActor", P], T],
-) -> Callable[Concatenate["RowsActor", P], T | _Failure]:
-    def answer(self: "RowsActor", /, *args: P.args, **kwargs: P.kwargs) -> T | _Failure:
+) -> Callable[Concatenate["RowsActor", P], T]:
+    """Have a method raise nothing but `_WorkError`."""
+
+    def tell(self: "RowsActor", /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            if not isinstance(error, NightbeamError):
-                error.add_note(f"on a worker:\n{traceback.format_exc()}")
-            try:
-                pickle.loads(pickle.dumps(error))
-            except Exception:
-                return _Failure(RuntimeError("".join(traceback.format_exception(error))))
-            return _Failure(error)
+            raise _WorkError(_portable(error)) from None
 
-    return answer
+    return tell
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error with the worker's traceback as a note, or one with all its words if it cannot travel."""
+    if not isinstance(error, NightbeamError):
+        error.add_note(f"on a worker:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (pickle.PickleError, AttributeError, TypeError, ValueError, RecursionError):
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+class _Group(Protocol):
+    """What answers for one group."""
+
+    def sums(self, questions: Sequence[Question]) -> list[F64]:
+        """Return the partial sums of every question."""
+        ...
+
+    def gradients(
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[F64]:
+        """Return the gradient parts of every question."""
+        ...
+
+
+class _StreamedGroup:
+    """A group that is loaded for each answer, and let go."""
+
+    def __init__(self, load: GroupLoader, number: int) -> None:
+        self._load, self._number = load, number
+
+    def sums(self, questions: Sequence[Question]) -> list[F64]:
+        (group,) = self._load([self._number])
+        return group.sums(questions)
+
+    def gradients(
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[F64]:
+        (group,) = self._load([self._number])
+        group.sums(questions)  # the doses; they cost little beside the loading
+        return group.gradients(questions, factors, totals)
 
 
 class RowsActor:
     """Lives on a worker and answers for its groups."""
 
-    def __init__(self, load: GroupLoader, numbers: Sequence[int], n_thread: int | None = None) -> None:
-        self._load, self._numbers = load, numbers
-        self._groups: list[GroupEvaluator] = []
+    def __init__(
+        self, load: GroupLoader, numbers: Sequence[int], n_resident: int, n_thread: int | None = None
+    ) -> None:
+        self._load, self._numbers = load, numbers[:n_resident]
+        self._streamed = [_StreamedGroup(load, number) for number in numbers[n_resident:]]
+        self._resident: list[GroupEvaluator] = []
         self._n_thread = n_thread or get_worker().state.nthreads
         self._threads = ThreadPoolExecutor(self._n_thread)
         self._cpu_s = 0.0
 
-    @_answering
+    @_telling
     def load(self) -> None:
-        """Load the groups, each thread as many consecutive ones."""
+        """Load the groups that stay, each thread as many consecutive ones."""
         shares = [list(share) for share in np.array_split(self._numbers, self._n_thread) if share.size]
-        self._groups = [group for groups in self._threads.map(self._load, shares) for group in groups]
+        self._resident = [group for groups in self._threads.map(self._load, shares) for group in groups]
 
-    @_answering
+    @_telling
     def cpu_s(self) -> float:
         """Return the CPU seconds spent in `sums` and `gradients`."""
         return self._cpu_s
 
-    @_answering
+    @_telling
     def n_bytes(self) -> int:
         """Return the bytes of the resident tiles."""
-        return sum(group.n_bytes for group in self._groups)
+        return sum(group.n_bytes for group in self._resident)
 
-    @_answering
-    def sums(
-        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
-    ) -> list[F64]:
+    @_telling
+    def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
         """Return the partial sums of every group here."""
-        return self._of_groups(lambda group: group.sums(weight, terms, used, voxel_temperature_gy))
+        return self._of_groups(lambda group: group.sums(questions))
 
-    @_answering
+    @_telling
     def gradients(
-        self,
-        n_beamlet: int,
-        terms: Sequence[Term],
-        factor: F64,
-        totals: F64,
-        voxel_temperature_gy: float | None,
-    ) -> list[F64]:
-        """Return the gradient part of every group here, for the doses of the last `sums`."""
-        return self._of_groups(
-            lambda group: group.gradient(n_beamlet, terms, factor, totals, voxel_temperature_gy)
-        )
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[list[F64]]:
+        """Return the gradient parts of every group here, for the doses of the last `sums`."""
+        return self._of_groups(lambda group: group.gradients(questions, factors, totals))
 
-    def _of_groups(self, work: Callable[[GroupEvaluator], F64]) -> list[F64]:
+    def _of_groups(self, work: Callable[["_Group"], list[F64]]) -> list[list[F64]]:
         """Return the work's results in the order of the groups, whichever thread did which."""
 
-        def timed(group: GroupEvaluator) -> tuple[F64, float]:
+        def timed(group: _Group) -> tuple[list[F64], float]:
             begin_s = time.thread_time()
             return work(group), time.thread_time() - begin_s
 
-        done = list(self._threads.map(timed, self._groups))
+        done = list(self._threads.map(timed, [*self._resident, *self._streamed]))
         self._cpu_s += sum(cpu_s for _, cpu_s in done)
         return [part for part, _ in done]
 
@@ -133,15 +167,19 @@ class ResidentRows:
         The cluster.
     load
         Loader of groups.
-    work
-        Work of every group (such as its number of mini-blocks), for an even share, shape (n_group,).
+    n_bytes
+        Bytes of every group's tiles, for an even share, shape (n_group,).
     n_beamlet
         Beamlets of all beams.
+    room
+        Bytes of tiles that each worker may keep; None for all.
     """
 
-    def __init__(self, client: Client, load: GroupLoader, work: I64, n_beamlet: int) -> None:
+    def __init__(
+        self, client: Client, load: GroupLoader, n_bytes: I64, n_beamlet: int, room: int | None = None
+    ) -> None:
         self.n_beamlet = n_beamlet
-        self._client, self._load, self._work = client, load, work
+        self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
         self._actors: list[tuple[Any, Any]] = []
         self._n_worker = 0
         self._persist(lambda: None)
@@ -150,7 +188,7 @@ class ResidentRows:
         """Let go of the actors and their memory."""
         self._actors = []
 
-    def n_bytes(self) -> int:
+    def resident_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
         return sum(self._persist(lambda: self._ask("n_bytes")))
 
@@ -158,29 +196,21 @@ class ResidentRows:
         """Return the CPU seconds that the actors spent on evaluations; those of lost workers are not known."""
         return float(sum(self._persist(lambda: self._ask("cpu_s"))))
 
-    def sums(
-        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
-    ) -> list[F64]:
+    def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
         """Return `GroupEvaluator.sums` of every group, in group order."""
-        return self._persist(lambda: self._ask_parts("sums", weight, terms, used, voxel_temperature_gy))
+        return self._persist(lambda: self._ask_parts("sums", questions))
 
     def gradients(
-        self,
-        weight: F64,
-        terms: Sequence[Term],
-        used: int,
-        factor: F64,
-        totals: F64,
-        voxel_temperature_gy: float | None,
-    ) -> list[F64]:
-        """Return `GroupEvaluator.gradient` of every group for the doses of ``weight``, in group order."""
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[list[F64]]:
+        """Return `GroupEvaluator.gradients` of every group, in group order; ``questions`` are those of `sums`."""
         return self._persist(
-            lambda: self._ask_parts("gradients", self.n_beamlet, terms, factor, totals, voxel_temperature_gy),
+            lambda: self._ask_parts("gradients", questions, factors, totals),
             # New actors have formed no doses yet.
-            after_loss=lambda: self._ask_parts("sums", weight, terms, used, voxel_temperature_gy),
+            after_loss=lambda: self._ask_parts("sums", questions),
         )
 
-    def _ask_parts(self, method: str, *arguments: Any) -> list[F64]:
+    def _ask_parts(self, method: str, *arguments: Any) -> list[list[F64]]:
         return [part for parts in self._ask(method, *arguments) for part in parts]
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
@@ -214,7 +244,7 @@ class ResidentRows:
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker = len(workers)
         # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
-        done = np.cumsum(self._work) / max(1, int(self._work.sum()))
+        done = np.cumsum(self._n_bytes) / max(1, int(self._n_bytes.sum()))
         owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
         futures = []
         for number, worker in enumerate(workers):
@@ -225,6 +255,7 @@ class ResidentRows:
                         RowsActor,
                         self._load,
                         groups,
+                        self._n_resident(groups),
                         actor=True,
                         workers=[worker],
                         # The worker may have left since it was listed: better elsewhere than never.
@@ -235,6 +266,12 @@ class ResidentRows:
                 )
         self._actors = [(self._made(future), future) for future in futures]
         self._ask("load")
+
+    def _n_resident(self, groups: Sequence[int]) -> int:
+        """Return how many of a worker's groups, from the first, it has room for."""
+        if self._room is None:
+            return len(groups)
+        return int(np.searchsorted(np.cumsum(self._n_bytes[list(groups)]), self._room, side="right"))
 
     def _made(self, future: Any) -> Any:
         """Return an actor when it is there, looking now and then whether any worker is left."""
@@ -247,13 +284,6 @@ class ResidentRows:
                 known_workers(self._client)
 
 
-class _WorkError(Exception):
-    """Carries an error of the work itself past everything that looks for lost workers."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
 def _wait(answer: Any, future: Any) -> Any:
     """Return an actor's answer, looking now and then whether the actor is still there.
 
@@ -261,13 +291,9 @@ def _wait(answer: Any, future: Any) -> Any:
     """
     while True:
         try:
-            told = answer.result(timeout=_LOOK_S)
+            return answer.result(timeout=_LOOK_S)
         except TimeoutError:
             if answer.done():
                 raise
             if future.status != "finished":
                 raise RuntimeError(f"a worker with resident tiles was lost ({future.status})") from None
-        else:
-            if isinstance(told, _Failure):
-                raise _WorkError(told.error)
-            return told

@@ -28,6 +28,11 @@ _THREADS = click.option(
     help="Threads of each local worker. More of them with fewer workers need less memory, as threads share one copy "
     "of the patient; workers of one thread are a little faster.",
 )  # fmt: skip
+_MEMORY = click.option(
+    "--memory", type=click.FloatRange(min=0.1), default=None, metavar="GIB",
+    help="Memory that each worker may use. Tiles that do not fit are loaded from the store again in every evaluation; "
+    "what cannot fit is refused before anything is computed.  [default: an equal share of what is free]",
+)  # fmt: skip
 _LOG = click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), default=None,
     help="Log file.  [default: nightbeam.log in the output folder]",
@@ -37,7 +42,7 @@ _LOG = click.option(
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the argument and options of everything that computes a study."""
     # From the last to the first, as decorators are applied, so that help lists them in this order.
-    for option in reversed((_STUDY, STORE, _OUTPUT, _CLUSTER, _WORKERS, _THREADS, QUIET, _LOG)):
+    for option in reversed((_STUDY, STORE, _OUTPUT, _CLUSTER, _WORKERS, _THREADS, _MEMORY, QUIET, _LOG)):
         command = option(command)
     return command
 
@@ -70,6 +75,7 @@ def plan(
     cluster: str,
     workers: int | None,
     threads: int,
+    memory: float | None,
     quiet: bool,
     log: Path | None,
 ) -> None:
@@ -78,7 +84,7 @@ def plan(
     Reads the case, computes influence matrices for every scenario, optimises, computes the final dose, and writes
     report.html, summary.json, weights.npz and an RT Dose into the output folder.
     """
-    _run_flow("plan", study, store, output, cluster, workers, threads, quiet, log)
+    _run_flow("plan", study, store, output, (cluster, workers, threads, memory), quiet, log)
 
 
 @main.command(epilog=EPILOG)
@@ -91,6 +97,7 @@ def pareto(
     cluster: str,
     workers: int | None,
     threads: int,
+    memory: float | None,
     quiet: bool,
     log: Path | None,
 ) -> None:
@@ -99,12 +106,12 @@ def pareto(
     Solves the nominal problem for ten or more weightings of the criteria named in [pareto]; the workers keep the
     tiles in between. Writes front.html and front.json.
     """
-    _run_flow("pareto", study, store, output, cluster, workers, threads, quiet, log)
+    _run_flow("pareto", study, store, output, (cluster, workers, threads, memory), quiet, log)
 
 
 def _run_flow(
-    what: str, study: Path, store: Path, output: Path | None, cluster: str, workers: int | None, threads: int,
-    quiet: bool, log: Path | None,
+    what: str, study: Path, store: Path, output: Path | None,
+    where: tuple[str, int | None, int, float | None], quiet: bool, log: Path | None,
 ) -> None:  # fmt: skip
     from engine.spec.study import load_study
     from flows.prefect_server import prefect_api
@@ -125,13 +132,14 @@ def _run_flow(
         else:
             from flows.pareto import trace_front as flow
         from flows.cases import case_of_study
-        from flows.run import open_run
+        from flows.run import Computing, open_run
 
-        run = stack.enter_context(open_run(store, quiet, cluster, workers, threads))
+        computing = Computing(*where)
+        run = stack.enter_context(open_run(store, quiet, computing))
         with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
             case_of_study(run, found.case, study.parent)
         wait_for_prefect()
-        report = flow(str(study), str(store), str(output), cluster, workers, threads, quiet)
+        report = flow(str(study), str(store), str(output), computing, quiet)
     if not quiet:
         click.echo(f"report: {report}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from engine.evaluate.region import regions_of
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.pareto import dominated, emphasis_lattice
+from engine.optimise.problem import Problem
 from engine.optimise.solver import SolverOptions
+from engine.optimise.together import Evaluate, side_by_side
 from engine.spec.study import ObjectiveSpec, ParetoSpec, Study
 from flows.judging import forward_doses, normalisation_factor, on_ct_grid, study_goals
+from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.front_summary import CriterionSummary, FrontPlanSummary, FrontSummary
 from flows.report.summary import PrescriptionSummary
@@ -78,13 +82,18 @@ def pareto_spec(study: Study) -> ParetoSpec:
     return study.pareto
 
 
+def n_plan(study: Study) -> int:
+    """Return the number of plans of a study's front."""
+    return len(emphasis_lattice(pareto_spec(study).divisions))
+
+
 def solve_front(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, room: int | None
 ) -> tuple[FrontPlan, ...]:
-    """Solve for every weighting; the tiles stay on the workers in between."""
+    """Solve for every weighting, on one set of resident tiles; all but the first side by side."""
     spec = pareto_spec(study)
     prepared = prepare_optimiser(run, study, reference, placement, influence)
-    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], room)
     options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
     lattice = emphasis_lattice(spec.divisions)
     # The most balanced weighting comes first; every other solve starts from its solution.
@@ -92,27 +101,31 @@ def solve_front(
     criterion_of = [
         spec.criteria.index(o.criterion) if o.criterion in spec.criteria else None for o in study.objectives
     ]
-    plans: dict[int, FrontPlan] = {}
-    first: Solve | None = None
-    for done, number in enumerate(order, start=1):
-        emphasis = lattice[number]
-        factors = tuple(spec.spread ** (3.0 * share - 1.0) for share in emphasis)
+    factors = [[spec.spread ** (3.0 * share - 1.0) for share in emphasis] for emphasis in lattice]
+
+    def solve(steps: Steps, place: int, start_from: Solve | None, ask: Evaluate) -> Solve:
         terms = tuple(
-            replace(term, weight=term.weight * (1.0 if c is None else factors[c]))
+            replace(term, weight=term.weight * (1.0 if c is None else factors[order[place]][c]))
             for term, c in zip(prepared.terms, criterion_of, strict=True)
         )
-        solve = find_weights(
+        return find_weights(
             run, tiles, prepared, terms, "nominal", influence.scenarios, options, study.prescription.dose_gy,
-            f"solve {done}/{len(lattice)}", first,
+            start_from, ask, steps,
         )  # fmt: skip
-        first = first or solve
+
+    n_most = options.max_evaluations
+    with run.reporter.stage("solve 1", n_most, "evaluations") as steps:
+        first = solve(steps, 0, None, Problem.evaluate)
+    with run.reporter.stage(f"solve 2-{len(order)}", (len(order) - 1) * n_most, "evaluations") as steps:
+        others = side_by_side([partial(solve, steps, place, first) for place in range(1, len(order))])
+    plans: dict[int, FrontPlan] = {}
+    for number, solved in zip(order, [first, *others], strict=True):
         values = [0.0, 0.0, 0.0]
-        for term, c, value in zip(prepared.terms, criterion_of, solve.result.term_values[:, 0], strict=True):
+        for term, c, value in zip(prepared.terms, criterion_of, solved.result.term_values[:, 0], strict=True):
             if c is not None:
                 values[c] += term.weight * float(value)
-        plans[number] = FrontPlan(
-            emphasis, (factors[0], factors[1], factors[2]), solve, (values[0], values[1], values[2])
-        )
+        x, y, z = factors[number]
+        plans[number] = FrontPlan(lattice[number], (x, y, z), solved, (values[0], values[1], values[2]))
     return tuple(plans[number] for number in range(len(lattice)))
 
 

@@ -8,6 +8,7 @@ from engine.model.scenario import Scenario
 from flows.references import Influence, Placement
 from flows.run import Run
 from flows.work.matrix import (
+    BLOCKS_AT_ONCE,
     VIEW,
     BlockRecord,
     BlockTask,
@@ -28,8 +29,6 @@ MANIFEST = "manifest"
 _DOSE_CODE = (
     "engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model", "engine._jit", "engine._vector",
 )  # fmt: skip
-BLOCKS_PER_TASK = 12
-"""Blocks of one task: some tenths of a second of work and more at clinical sizes, and a bounded scratch memory."""
 _VIEWS_PER_TASK = 8
 
 
@@ -50,7 +49,7 @@ def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenar
                 placement.optimiser, placement.engine, placement.beams[number], placement.beamlets[number],
                 blocks, tuple(digests[block] for block in blocks), tiles_made_from(placement, number),
             )
-            for blocks in _batches(missing, BLOCKS_PER_TASK)
+            for blocks in _batches(missing, BLOCKS_AT_ONCE)
         )  # fmt: skip
     for number in range(len(placement.beams)):
         unseen = [shift for shift in shifts if view_digests[shift][number] not in records]

@@ -8,7 +8,7 @@ from engine.spec.study import Study, load_study
 from flows import front, stages
 from flows.plan_case import as_task, read_and_place
 from flows.recovery import until_whole
-from flows.run import Run, open_run
+from flows.run import Computing, Run, open_run
 
 
 @flow(name="pareto front", persist_result=False)
@@ -16,23 +16,26 @@ def trace_front(
     study_file: str,
     store: str,
     output: str,
-    cluster: str = "local",
-    n_worker: int | None = None,
-    n_thread: int = 1,
+    computing: Computing = Computing(),  # noqa: B008  (it is frozen)
     quiet: bool = False,
 ) -> str:
     """Trace the front of a study; returns the path of its page. Parameters as in `flows.plan_case.plan_case`."""
     path = Path(study_file)
     study = load_study(path)
     front.pareto_spec(study)
-    with open_run(Path(store), quiet, cluster, n_worker, n_thread) as run:
+    with open_run(Path(store), quiet, computing) as run:
         return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
 
 
 def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     nominal = as_task("vary", lambda: stages.vary(study))[0]
+    n_plan = front.n_plan(study)
+    need = as_task("size", lambda: stages.size(run, study, reference, placement, [nominal], n_plan))
     influence = as_task("dose", lambda: stages.dose(run, study, placement, [nominal]))
-    plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
+    plans = as_task(
+        "optimise", lambda: front.solve_front(run, study, reference, placement, influence, need.rows)
+    )
     judged = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
+    run.tell_peak()
     return as_task("tell", lambda: front.tell_front(study, reference, influence, plans, judged, output))

@@ -12,7 +12,7 @@ from flows import stages
 from flows.cases import case_of_study
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
-from flows.run import Run, open_run
+from flows.run import Computing, Run, open_run
 
 R = TypeVar("R")
 
@@ -27,9 +27,7 @@ def plan_case(
     study_file: str,
     store: str,
     output: str,
-    cluster: str = "local",
-    n_worker: int | None = None,
-    n_thread: int = 1,
+    computing: Computing = Computing(),  # noqa: B008  (it is frozen)
     quiet: bool = False,
 ) -> str:
     """Plan a study; returns the path of its report.
@@ -42,28 +40,28 @@ def plan_case(
         Folder of the result store.
     output
         Folder for report, summary and DICOM.
-    cluster
-        ``local`` or the address of a Dask scheduler.
-    n_worker, n_thread
-        Workers of a local cluster, and threads of each.
+    computing
+        Where to compute.
     quiet
         Print nothing.
     """
     path = Path(study_file)
     study = load_study(path)
-    with open_run(Path(store), quiet, cluster, n_worker, n_thread) as run:
+    with open_run(Path(store), quiet, computing) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 
 def _plan(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     scenarios = as_task("vary", lambda: stages.vary(study))
+    need = as_task("size", lambda: stages.size(run, study, reference, placement, scenarios))
     influence = as_task("dose", lambda: stages.dose(run, study, placement, scenarios))
-    solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence))
+    solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence, need))
     judgement = as_task(
         "judge",
         lambda: stages.judge(run, study, reference, placement, scenarios, influence, solve),
     )
+    run.tell_peak()
     return as_task(
         "tell", lambda: stages.tell(run, study, reference, placement, influence, solve, judgement, output)
     )

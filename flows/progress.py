@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,12 +73,13 @@ class Reporter:
 
 
 class Steps:
-    """Counts the steps of a stage."""
+    """Counts the steps of a stage; several threads may do so."""
 
     def __init__(self, name: str, total: int | None, unit: str, update: Callable[..., None]) -> None:
         self._name, self._total, self._unit, self._update = name, total, unit, update
         self._done, self._found = 0, 0
         self._begin_s = self._logged_s = time.monotonic()
+        self._lock = threading.RLock()
 
     @property
     def n_done(self) -> int:
@@ -86,12 +88,17 @@ class Steps:
 
     def found(self, n: int) -> None:
         """Count steps that were in the store already."""
-        self._found += n
-        self.advance(n, f"{n} found in the store" if n else "")
+        with self._lock:
+            self._found += n
+            self.advance(n, f"{n} found in the store" if n else "")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count steps that were done now."""
-        self._done += n
+        with self._lock:
+            self._done += n
+            self._show(n, note)
+
+    def _show(self, n: int, note: str) -> None:
         now_s = time.monotonic()
         rate = self.n_done / max(now_s - self._begin_s, 1e-3)
         self._update(advance=n, rate=f"{rate:.1f}/s", note=note)

@@ -1,5 +1,6 @@
 """What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,27 @@ _COME_BACK_S = 60.0
 """How long a scheduler that others look after may take to come back."""
 
 
+@dataclass(frozen=True)
+class Computing:
+    """Where a run computes.
+
+    Parameters
+    ----------
+    cluster
+        ``local``, or the address of a Dask scheduler.
+    n_worker, n_thread
+        Workers of a local cluster, one a core if None, and threads of each.
+    memory_gib
+        Memory that each worker may use; if None an equal share of what is free, or what the workers of a scheduler
+        say themselves.
+    """
+
+    cluster: str = "local"
+    n_worker: int | None = None
+    n_thread: int = 1
+    memory_gib: float | None = None
+
+
 @dataclass
 class Run:
     """A context manager: what it started is stopped at its end.
@@ -32,20 +54,16 @@ class Run:
         Where results are found and kept.
     reporter
         Progress.
-    cluster
-        ``local``, or the address of a Dask scheduler.
-    n_worker, n_thread
-        Workers of a local cluster, one a core if None, and threads of each.
+    computing
+        Where it computes.
     may_compute
         False for commands that only tell again what is in the store.
     """
 
     store: Store
     reporter: Reporter
-    cluster: str = "local"
-    n_worker: int | None = None
+    computing: Computing = Computing()
     may_compute: bool = True
-    n_thread: int = 1
     _open: ExitStack = field(default_factory=ExitStack)
     _cluster: "Cluster | None" = None
     _has_client: bool = False
@@ -86,8 +104,9 @@ class Run:
             # Imported late: a study whose results are all in the store needs no Dask.
             from cluster.open import Cluster
 
+            where = self.computing
             self._cluster = Cluster(
-                self.cluster, self.n_worker, self.n_thread, _WORKERS_IMPORT, self._patience_s
+                where.cluster, where.n_worker, where.n_thread, _WORKERS_IMPORT, self._patience_s
             )
         return self._cluster
 
@@ -110,9 +129,35 @@ class Run:
             self._has_client = True
             threads = known_workers(client)
             self.reporter.say(
-                f"cluster: {len(threads)} workers, {sum(threads.values())} threads ({self.cluster})"
+                f"cluster: {len(threads)} workers, {sum(threads.values())} threads ({self.computing.cluster})"
             )
         return client
+
+    def workers(self) -> tuple[int, int, int]:
+        """Return the number of workers, the most threads of one, and the bytes of memory that each may use.
+
+        Raises
+        ------
+        ClusterError
+            If there is no cluster to be had.
+        """
+        from cluster.memory import worker_limit
+        from cluster.workers import known_workers
+
+        where = self.computing
+        given = None if where.memory_gib is None else int(where.memory_gib * (1 << 30))
+        if where.cluster == "local":
+            n_worker = where.n_worker or len(os.sched_getaffinity(0))
+            return n_worker, where.n_thread, worker_limit(None, n_worker, given)
+        threads = known_workers(self.client)
+        return len(threads), max(threads.values()), worker_limit(self.client, len(threads), given)
+
+    def tell_peak(self) -> None:
+        """Say what memory workers have used at most, if any have computed."""
+        if self._cluster is not None and self._has_client:
+            from cluster.memory import gib, peak_bytes
+
+            self.reporter.say(f"memory: a worker used {gib(peak_bytes(self.client))} at most")
 
     def lose_cluster(self, error: SchedulerLostError) -> str:
         """Let go of a cluster whose scheduler is gone; returns why it is. The next use of `client` finds another.
@@ -139,21 +184,23 @@ _begun: Run | None = None
 
 
 @contextmanager
-def open_run(store: Path, quiet: bool, cluster: str, n_worker: int | None, n_thread: int) -> Iterator[Run]:
+def open_run(store: Path, quiet: bool, computing: Computing) -> Iterator[Run]:
     """Yield the run that this process has begun with the same arguments, or begin one.
 
     So the command can begin before the Prefect flow, which has to wait for its server, and the flow takes over. The
     arguments are those of `flows.plan_case.plan_case`.
     """
     global _begun
-    wanted = (Store(store).folder, quiet, cluster, n_worker, n_thread)
+    wanted = (Store(store).folder, quiet, computing)
     if _begun is not None and wanted == (
-        _begun.store.folder, _begun.reporter.console.quiet, _begun.cluster, _begun.n_worker, _begun.n_thread
-    ):  # fmt: skip
+        _begun.store.folder,
+        _begun.reporter.console.quiet,
+        _begun.computing,
+    ):
         yield _begun
         return
     before = _begun
-    with Run(Store(store), Reporter(quiet), cluster, n_worker, n_thread=n_thread) as run:
+    with Run(Store(store), Reporter(quiet), computing) as run:
         _begun = run
         try:
             yield run

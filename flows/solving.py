@@ -1,14 +1,16 @@
 """Stage optimise: regions and reduction groups, tiles on the workers, a solve that can be interrupted at any time."""
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.influence.rows import share_out
+from engine.influence.rows import rows_bytes, share_out
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.group import Term
@@ -16,7 +18,9 @@ from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms
 from engine.optimise.regions import region_share
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
 from engine.optimise.solver import SolveResult, SolverOptions, solve
+from engine.optimise.together import Evaluate
 from engine.spec.study import ObjectiveSpec, Study
+from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.turns import find_or_make
@@ -33,7 +37,7 @@ _SOLVE_CODE = (
     "engine.optimise", "engine.influence", "engine.model", "engine.dose", "engine.geometry", "engine._jit",
     "engine._vector",
 )  # fmt: skip
-_N_GROUP = 16
+N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
 _CPU_EVERY_S = 1.0
 
@@ -94,7 +98,7 @@ def prepare_optimiser(
     terms = tuple(_term(objective, wanted) for objective in study.objectives)
     # The other scenarios' tiles are not known yet; they are about as many in each brick.
     work = influence.mini_blocks_per_brick(layout.n_brick) * len(influence.scenarios)
-    bricks = share_out(work, _N_GROUP)
+    bricks = share_out(work, N_GROUP)
     position = case.patient_position
     nominal = StoredTiles(tuple((begin, record.digest) for begin, record in influence.blocks))
     others = (
@@ -149,15 +153,22 @@ def find_weights(
     scenarios: Sequence[Scenario],
     options: SolverOptions,
     prescription_gy: float,
-    name: str = "optimise",
     start_from: Solve | None = None,
+    ask: Evaluate = Problem.evaluate,
+    shared_steps: Steps | None = None,
 ) -> Solve:
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
 
-    Where another run is solving the same problem, wait for it, and take over if it is gone.
+    Where another run is solving the same problem, wait for it, and take over if it is gone. Solves side by side are
+    given the way to ask for evaluations, and the steps of their common stage.
     """
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+
+    def stage() -> AbstractContextManager[Steps]:
+        if shared_steps is not None:
+            return nullcontext(shared_steps)
+        return run.reporter.stage("optimise", options.max_evaluations, "evaluations")
 
     def find() -> Solve | None:
         if not run.store.has_arrays(SOLVE, digest):
@@ -165,15 +176,15 @@ def find_weights(
         if run.may_compute:
             # Left over if the process was ended between publishing the solve and closing its log.
             remove_logs(run.store.folder, digest)
-        with run.reporter.stage(name, 1, "solves") as steps:
-            steps.found(1)
+        with stage() as steps:
+            steps.found(options.max_evaluations)
         return _read_solve(run, digest, split_terms(terms, form))
 
     def make(lease: Lease) -> Solve:
         log = EvaluationLog(run.store.folder, digest, lease.id)
         finished = False
         try:
-            with run.reporter.stage(name, options.max_evaluations, "evaluations") as steps:
+            with stage() as steps:
                 problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
                 steps.found(log.n_replayable)
                 cpu = _CpuSeconds(tiles, log.cpu_s)
@@ -183,7 +194,8 @@ def find_weights(
                     known = log.replay(weight, temperature)
                     if known is not None:
                         return known
-                    evaluation = problem.evaluate(weight, temperature)
+                    evaluation = ask(problem, weight, temperature)
+                    cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
                     steps.advance(1, f"objective {evaluation.exact:.6g}")
                     return evaluation
@@ -211,17 +223,27 @@ def find_weights(
 
 
 class _CpuSeconds:
-    """CPU seconds that a solve has cost, those before an interruption included."""
+    """CPU seconds that a solve has cost, those before an interruption included.
+
+    Of what workers spend while several solves run side by side, each has its share by evaluations.
+    """
 
     def __init__(self, tiles: "ResidentTiles", before_s: float) -> None:
-        self._tiles, self._before_s = tiles, before_s
-        self._begin_s = tiles.cpu_s()
+        self._tiles, self._before_s, self._n_own = tiles, before_s, 0
+        self._begin_s, self._n_begin = tiles.cpu_s(), tiles.n_evaluation
         self._recent_s, self._asked_s = before_s, time.monotonic()
+
+    def count(self) -> None:
+        """Take note of an evaluation of this solve."""
+        self._n_own += 1
+        self._tiles.count()
 
     def now(self) -> float:
         """Ask the workers."""
+        share = self._n_own / max(1, self._tiles.n_evaluation - self._n_begin)
         # Not below what was: what lost workers had spent is not known.
-        self._recent_s = max(self._recent_s, self._before_s + self._tiles.cpu_s() - self._begin_s)
+        spent_s = self._before_s + (self._tiles.cpu_s() - self._begin_s) * share
+        self._recent_s = max(self._recent_s, spent_s)
         self._asked_s = time.monotonic()
         return self._recent_s
 
@@ -231,28 +253,47 @@ class _CpuSeconds:
 
 
 class ResidentTiles:
-    """The tiles of some scenarios on the cluster's workers, loaded when a solve first needs them."""
+    """The tiles of some scenarios on the cluster's workers, loaded when a solve first needs them.
 
-    def __init__(self, run: Run, prepared: OptimiserInput, n_beamlet: int) -> None:
-        self._run, self._prepared, self._n_beamlet = run, prepared, n_beamlet
+    Parameters
+    ----------
+    run, prepared
+        The run, and what is to be optimised.
+    n_beamlet
+        Beamlets of all beams.
+    room
+        Bytes of tiles that each worker may keep; None for all.
+    """
+
+    def __init__(self, run: Run, prepared: OptimiserInput, n_beamlet: int, room: int | None) -> None:
+        self._run, self._prepared, self._n_beamlet, self._room = run, prepared, n_beamlet, room
         self._holders: ResidentRows | None = None
+        self._lock = threading.Lock()
+        self.n_evaluation = 0
 
     def holders(self) -> RowHolders:
         """Return the holders of the rows."""
-        if self._holders is None:
-            from cluster.resident import ResidentRows
+        with self._lock:
+            if self._holders is None:
+                from cluster.resident import ResidentRows
 
-            self._run.reporter.say("loading the tiles into the workers' memory")
-            resident = ResidentRows(
-                self._run.client, self._prepared.groups, np.asarray(self._prepared.work), self._n_beamlet
-            )
-            self._run.reporter.say(f"tiles: {resident.n_bytes() / 1e6:.0f} MB resident")
-            self._holders = resident
-        return self._holders
+                self._run.reporter.say("loading the tiles into the workers' memory")
+                n_bytes = np.array([rows_bytes(n_mini, 0) for n_mini in self._prepared.work])
+                resident = ResidentRows(
+                    self._run.client, self._prepared.groups, n_bytes, self._n_beamlet, self._room
+                )
+                self._run.reporter.say(f"tiles: {resident.resident_bytes() / 1e6:.0f} MB resident")
+                self._holders = resident
+            return self._holders
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that workers spent on products and objectives since the tiles were loaded."""
         return self._holders.cpu_s() if self._holders is not None else 0.0
+
+    def count(self) -> None:
+        """Take note of an evaluation."""
+        with self._lock:
+            self.n_evaluation += 1
 
 
 def _write_solve(run: Run, digest: str, result: SolveResult, cpu_s: float) -> None:

@@ -1,8 +1,8 @@
 """The stages from a patient to a report, one plain function each, in the order of the work.
 
-read → place → vary → dose (and keep) → optimise → judge → tell. References go in, references come out; results lie in
-the store, found by the digest of what they were made from. So a stage that was done costs a look-up, whether in this
-run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_case` and `flows.pareto` call these.
+read → place → vary → size → dose (and keep) → optimise → judge → tell. References go in, references come out; results
+lie in the store, found by the digest of what they were made from. So a stage that was done costs a look-up, whether in
+this run, an earlier one, or one that was killed. The Prefect flows in `flows.plan_case` and `flows.pareto` call these.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.memory import MemoryNeed
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import CaseError
 from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
@@ -22,6 +23,7 @@ from engine.optimise.solver import SolverOptions
 from engine.spec.study import Study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
+from flows.memory import fit_memory
 from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
@@ -71,16 +73,38 @@ def vary(study: Study) -> tuple[Scenario, ...]:
     return study.scenarios.scenarios()
 
 
+def size(
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    scenarios: Sequence[Scenario],
+    n_question: int = 1,
+) -> MemoryNeed:
+    """Project the memory of every worker before anything is computed; what cannot fit is refused here."""
+    return fit_memory(run, reference, placement, _optimised(study, scenarios), n_question)
+
+
 def dose(run: Run, study: Study, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
     """Compute the influence tiles that the store lacks, and keep them: of the scenarios that the optimiser looks at."""
-    used = scenarios[:1] if study.optimisation.robust == "nominal" else scenarios
-    return compute_influence(run, placement, used)
+    return compute_influence(run, placement, _optimised(study, scenarios))
 
 
-def optimise(run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence) -> Solve:
+def _optimised(study: Study, scenarios: Sequence[Scenario]) -> Sequence[Scenario]:
+    return scenarios[:1] if study.optimisation.robust == "nominal" else scenarios
+
+
+def optimise(
+    run: Run,
+    study: Study,
+    reference: CaseRef,
+    placement: Placement,
+    influence: Influence,
+    need: MemoryNeed | None = None,
+) -> Solve:
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
-    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], need.rows if need else None)
     options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
     return find_weights(
         run,

@@ -33,6 +33,23 @@ class Patient:
     position: PatientPosition
 
 
+@dataclass(frozen=True)
+class MatrixSize:
+    """What one beam's part of an influence matrix will have, at most, in one scenario.
+
+    Parameters
+    ----------
+    n_mini, n_segment
+        Mini-blocks and segments (beamlets in bricks) of all its tiles.
+    n_view
+        Mini-blocks of the grid that some beamlet reaches.
+    """
+
+    n_mini: int
+    n_segment: int
+    n_view: int
+
+
 class DoseEngine(Protocol):
     """Fills influence tiles and computes forward doses.
 
@@ -66,8 +83,9 @@ class DoseEngine(Protocol):
         beam: Beam,
         shift_mm: tuple[float, float, float],
         position: PatientPosition,
+        bricks: tuple[int, int],
     ) -> Any:
-        """Return the view, to the last bit, that was kept as arrays."""
+        """Return the part in some bricks (the first and how many) of a view that was kept, to the last bit."""
         ...
 
     def tile_columns(
@@ -77,14 +95,23 @@ class DoseEngine(Protocol):
         ...
 
     def tiles(
-        self,
-        view: Any,
-        beamlets: BeamletGrid,
-        blocks: Sequence[int],
-        density_factor: float,
-        bricks: tuple[int, int],
+        self, view: Any, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
     ) -> Iterator[Tile]:
-        """Yield the tiles of ``blocks`` together in some bricks (the first and how many), brick by brick."""
+        """Yield the tiles of ``blocks`` together, brick by brick."""
+        ...
+
+    def matrix_size(
+        self, layout: BrickLayout, active: Bool, beam: Beam, beamlets: BeamletGrid, position: PatientPosition
+    ) -> MatrixSize:
+        """Return how large a beam's part of the matrix will be, without computing it."""
+        ...
+
+    def view_bytes(self, n_view: int) -> int:
+        """Return what a view of so many mini-blocks needs while it is made."""
+        ...
+
+    def scratch_bytes(self, n_beamlet: int, brick_size: int) -> int:
+        """Return what computing the tiles of so many beamlets at a time needs, apart from the tiles."""
         ...
 
     def forward(self, view: Any, beamlets: BeamletGrid, weight: F64, density_factor: float) -> F32:

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
 
-from engine.dose.engine import Patient
+from engine.dose.engine import MatrixSize, Patient
 from engine.dose.photon_pencil_beam_kernels import brick_dose, forward_dose, normal_table
 from engine.dose.photon_pencil_beam_loss import cut_reach_mm, lost_dose_per_weight_gy
+from engine.dose.photon_pencil_beam_size import matrix_size, scratch_bytes, view_bytes
 from engine.dose.photon_pencil_beam_tiles import column_of, quantised, raster_of
 from engine.dose.photon_pencil_beam_view import BeamView, spot_sigma_mm, trace_view, view_of_depths
 from engine.errors import DoseError
@@ -171,8 +172,9 @@ class PhotonPencilBeam:
         beam: Beam,
         shift_mm: tuple[float, float, float],
         position: PatientPosition,
+        bricks: tuple[int, int],
     ) -> BeamView:
-        """Return the view, to the last bit, that was kept as arrays.
+        """Return the part in some bricks of the view that was kept as arrays, to the last bit.
 
         Parameters
         ----------
@@ -180,8 +182,12 @@ class PhotonPencilBeam:
             From `view_to_arrays`.
         layout, beam, shift_mm, position
             As they were when the view was made.
+        bricks
+            First brick and number of bricks.
         """
-        return view_of_depths(layout, arrays["first_row"], arrays["depth_mm"], beam, shift_mm, position)
+        first_row, depth_mm = arrays["first_row"], arrays["depth_mm"]
+        begin, end = np.searchsorted(first_row, np.array([bricks[0], sum(bricks)]) * layout.brick_size)
+        return view_of_depths(layout, first_row[begin:end], depth_mm[begin:end], beam, shift_mm, position)
 
     def tile_columns(
         self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
@@ -212,14 +218,9 @@ class PhotonPencilBeam:
         ]
 
     def tiles(
-        self,
-        view: BeamView,
-        beamlets: BeamletGrid,
-        blocks: Sequence[int],
-        density_factor: float,
-        bricks: tuple[int, int],
+        self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float
     ) -> Iterator[Tile]:
-        """Yield the tiles of some blocks together in some bricks, brick by brick; empty ones are left out.
+        """Yield the tiles of some blocks together, brick by brick; empty ones are left out.
 
         They hold what those of `tile_columns` hold, to the last bit.
 
@@ -227,16 +228,35 @@ class PhotonPencilBeam:
         ----------
         view, beamlets, blocks, density_factor
             As in `tile_columns`.
-        bricks
-            First brick and number of bricks.
 
         Raises
         ------
         DoseError
             If a row lies deeper than the tables reach.
         """
-        part = view.of_bricks(*bricks)
-        return (tile for tile, _ in self._tiles(part, beamlets, blocks, density_factor))
+        return (tile for tile, _ in self._tiles(view, beamlets, blocks, density_factor))
+
+    def matrix_size(
+        self, layout: BrickLayout, active: Bool, beam: Beam, beamlets: BeamletGrid, position: PatientPosition
+    ) -> MatrixSize:
+        """Return how large a beam's part of the matrix will be, without computing it: right to some percent.
+
+        Parameters
+        ----------
+        layout, active
+            Row numbering, and the rows that get dose, shape (n_row,).
+        beam, beamlets, position
+            The beam, its beamlets, and how the patient lies.
+        """
+        return matrix_size(layout, active, beam, beamlets, position, self.lateral_cutoff_mm)
+
+    def view_bytes(self, n_view: int) -> int:
+        """Return what a view of so many mini-blocks needs while it is made."""
+        return view_bytes(n_view)
+
+    def scratch_bytes(self, n_beamlet: int, brick_size: int) -> int:
+        """Return what computing the tiles of so many beamlets at a time needs, apart from the tiles."""
+        return scratch_bytes(n_beamlet, brick_size)
 
     def _tiles(
         self, view: BeamView, beamlets: BeamletGrid, blocks: Sequence[int], density_factor: float

@@ -1,7 +1,7 @@
 """What a beam sees of the dose grid: the part of a pencil beam dose that no beamlet and no density scaling changes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,13 +48,6 @@ class BeamView:
     distance_mm: F32
     factor: F32
     depth_mm: F32
-
-    def of_bricks(self, first_brick: int, n_brick: int) -> "BeamView":
-        """Return the part in some consecutive bricks."""
-        ends = np.array([first_brick, first_brick + n_brick]) * self.layout.brick_size
-        begin, end = np.searchsorted(self.first_row, ends)
-        arrays = {f.name: getattr(self, f.name)[begin:end] for f in fields(self) if f.name != "layout"}
-        return BeamView(self.layout, **arrays)
 
 
 def spot_sigma_mm(machine: PhotonMachine, distance_mm: F64) -> F64:

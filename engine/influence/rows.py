@@ -224,6 +224,11 @@ def rows_of_tiles(
     )
 
 
+def rows_bytes(n_mini: int, n_segment: int) -> int:
+    """Return the bytes of a `RowGroup` with so many mini-blocks and segments."""
+    return n_mini * (2 + 2 * MINI_SIZE) + n_segment * (4 + 4 + 8)
+
+
 def share_out(work_per_brick: I64, n_group: int) -> list[tuple[int, int]]:
     """Cut the bricks into at most ``n_group`` consecutive groups of about equal work.
 

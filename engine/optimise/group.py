@@ -66,8 +66,38 @@ def regions_of_group(shares: Sequence[F32], first_row: int, n_row: int) -> list[
     return regions
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a solver wants to know of one set of weights.
+
+    Parameters
+    ----------
+    weight
+        Weights of all beamlets, shape (n_beamlet,).
+    terms
+        The objectives.
+    used
+        Number of scenarios that count, from the first.
+    voxel_temperature_gy
+        Smoothing of the voxel-wise worst case, or None if values are formed per scenario.
+    """
+
+    weight: F64
+    terms: tuple[Term, ...]
+    used: int
+    voxel_temperature_gy: float | None = None
+
+    @property
+    def n_state(self) -> int:
+        """States of every term: one a scenario, or a single one for the voxel-wise worst case."""
+        return self.used if self.voxel_temperature_gy is None else 1
+
+
 class GroupEvaluator:
     """Holds the rows of one group for all scenarios.
+
+    Takes several questions at once, because products with several sets of weights share the reading of the tiles.
+    Answers do not depend on what is asked together.
 
     Parameters
     ----------
@@ -80,110 +110,112 @@ class GroupEvaluator:
     def __init__(self, scenarios: Sequence[RowGroup], regions: Sequence[RegionRows]) -> None:
         self.scenarios = tuple(scenarios)
         self.regions = tuple(regions)
-        self._dose_gy: list[F64] = []
+        self._dose_gy: list[list[F64]] = []
+        """Doses of every question of the last `sums`, one a scenario."""
 
     @property
     def n_bytes(self) -> int:
         """Bytes of the tiles."""
         return sum(rows.n_bytes for rows in self.scenarios)
 
-    def sums(self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None) -> F64:
-        """Form the doses and return the partial sums of all terms.
-
-        Parameters
-        ----------
-        weight
-            Weights of all beamlets, shape (n_beamlet,).
-        terms
-            The objectives.
-        used
-            Number of scenarios that count, from the first.
-        voxel_temperature_gy
-            Smoothing of the voxel-wise worst case, or None if values are formed per scenario.
+    def sums(self, questions: Sequence[Question]) -> list[F64]:
+        """Form the doses and return the partial sums of all terms of every question.
 
         Returns
         -------
-        array
-            Shape (n_term, n_state): one state a scenario, or a single one for the voxel-wise worst case.
+        list
+            For every question an array, shape (n_term, n_state).
         """
-        self._dose_gy = [rows.dose(weight) for rows in self.scenarios[:used]]
-        n_state = used if voxel_temperature_gy is None else 1
-        result = np.zeros((len(terms), n_state), dtype=np.float64)
-        for number, term in enumerate(terms):
+        self._dose_gy = [[] for _ in questions]
+        for scenario, rows in enumerate(self.scenarios):
+            asked = [number for number, question in enumerate(questions) if scenario < question.used]
+            if asked:
+                doses = rows.dose(np.stack([questions[number].weight for number in asked]))
+                for number, dose_gy in zip(asked, doses, strict=True):
+                    self._dose_gy[number].append(dose_gy)
+        return [
+            self._sums_of(question, dose_gy)
+            for question, dose_gy in zip(questions, self._dose_gy, strict=True)
+        ]
+
+    def _sums_of(self, question: Question, dose_gy: Sequence[F64]) -> F64:
+        result = np.zeros((len(question.terms), question.n_state), dtype=np.float64)
+        temperature_gy = question.voxel_temperature_gy
+        for number, term in enumerate(question.terms):
             region = self.regions[term.region]
             if region.row.size == 0:
                 continue
-            if voxel_temperature_gy is not None and term.robust:
-                extreme_gy, _ = self._extreme(term, voxel_temperature_gy)
+            if temperature_gy is not None and term.robust:
+                extreme_gy, _ = self._extreme(term, dose_gy, temperature_gy)
                 result[number, 0] = term.function.sum(extreme_gy, region.share)
             else:
-                for state in range(n_state if term.robust else 1):
-                    result[number, state] = term.function.sum(self._region_dose(term, state), region.share)
+                for state in range(question.n_state if term.robust else 1):
+                    result[number, state] = term.function.sum(dose_gy[state][region.row], region.share)
         return result
 
-    def gradient(
-        self,
-        n_beamlet: int,
-        terms: Sequence[Term],
-        factor: F64,
-        totals: F64,
-        voxel_temperature_gy: float | None,
-    ) -> F64:
-        """Return this group's part of the gradient in the weights, for the doses of the last `sums`.
+    def gradients(
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[F64]:
+        """Return this group's part of the gradients in the weights, for the doses of the last `sums`.
 
         Parameters
         ----------
-        n_beamlet
-            Number of beamlets of all beams.
-        terms
-            The objectives, as given to `sums`.
-        factor
-            Derivative of the whole objective by the value of each term in each state, shape (n_term, n_state).
-        totals
-            Merged sums, shape (n_term, n_state).
-        voxel_temperature_gy
+        questions
             As given to `sums`.
+        factors
+            Of every question, the derivative of its objective by the value of each term in each state, shape
+            (n_term, n_state).
+        totals
+            Of every question, its merged sums, shape (n_term, n_state).
 
         Returns
         -------
-        array
-            Shape (n_beamlet,).
+        list
+            For every question an array, shape (n_beamlet,).
         """
-        row_gradient: list[F64 | None] = [None] * len(self._dose_gy)
-        for number, term in enumerate(terms):
+        slopes = [
+            self._slopes_of(*asked) for asked in zip(questions, self._dose_gy, factors, totals, strict=True)
+        ]
+        result = [np.zeros(question.weight.size, dtype=np.float64) for question in questions]
+        for scenario, rows in enumerate(self.scenarios):
+            steep = [n for n, of_rows in enumerate(slopes) if scenario in of_rows]
+            if steep:
+                parts = np.zeros((len(steep), result[0].size))
+                rows.add_adjoint(np.stack([slopes[n][scenario] for n in steep]), parts)
+                for number, part in zip(steep, parts, strict=True):
+                    result[number] += part
+        return result
+
+    def _slopes_of(
+        self, question: Question, dose_gy: Sequence[F64], factor: F64, totals: F64
+    ) -> dict[int, F64]:
+        """Return the derivative of the objective by the doses of the group's rows, by scenario; none where it is 0."""
+        slopes: dict[int, F64] = {}
+
+        def add(scenario: int, region: RegionRows, slope: F64) -> None:
+            here = slopes.setdefault(scenario, np.zeros(self.scenarios[scenario].n_row, dtype=np.float64))
+            here[region.row] += slope
+
+        for number, term in enumerate(question.terms):
             region = self.regions[term.region]
             if region.row.size == 0:
                 continue
-            if voxel_temperature_gy is not None and term.robust:
-                extreme_gy, derivative = self._extreme(term, voxel_temperature_gy)
+            if question.voxel_temperature_gy is not None and term.robust:
+                extreme_gy, derivative = self._extreme(term, dose_gy, question.voxel_temperature_gy)
                 slope = factor[number, 0] * term.function.gradient(
                     extreme_gy, region.share, totals[number, 0]
                 )
-                for scenario in range(len(self._dose_gy)):
-                    self._add(row_gradient, scenario, region, slope * derivative[scenario])
+                for scenario in range(question.used):
+                    add(scenario, region, slope * derivative[scenario])
                 continue
-            for state in range(factor.shape[1] if term.robust else 1):
+            for state in range(question.n_state if term.robust else 1):
                 if factor[number, state] != 0.0:
-                    dose_gy = self._region_dose(term, state)
-                    slope = term.function.gradient(dose_gy, region.share, totals[number, state])
-                    self._add(row_gradient, state, region, factor[number, state] * slope)
-        result = np.zeros(n_beamlet, dtype=np.float64)
-        for rows, gradient in zip(self.scenarios, row_gradient, strict=False):
-            if gradient is not None:
-                rows.add_adjoint(gradient, result)
-        return result
+                    slope = term.function.gradient(
+                        dose_gy[state][region.row], region.share, totals[number, state]
+                    )
+                    add(state, region, factor[number, state] * slope)
+        return slopes
 
-    def _region_dose(self, term: Term, scenario: int) -> F64:
-        dose_gy: F64 = self._dose_gy[scenario][self.regions[term.region].row]
-        return dose_gy
-
-    def _extreme(self, term: Term, temperature_gy: float) -> tuple[F64, F64]:
-        dose_gy = np.stack([self._region_dose(term, s) for s in range(len(self._dose_gy))])
-        return soft_extreme_dose(dose_gy, -1 if term.function.side == "under" else 1, temperature_gy)
-
-    def _add(self, row_gradient: list[F64 | None], scenario: int, region: RegionRows, slope: F64) -> None:
-        here = row_gradient[scenario]
-        if here is None:
-            here = np.zeros(self.scenarios[scenario].n_row, dtype=np.float64)
-            row_gradient[scenario] = here
-        here[region.row] += slope
+    def _extreme(self, term: Term, dose_gy: Sequence[F64], temperature_gy: float) -> tuple[F64, F64]:
+        stacked = np.stack([of_scenario[self.regions[term.region].row] for of_scenario in dose_gy])
+        return soft_extreme_dose(stacked, -1 if term.function.side == "under" else 1, temperature_gy)

@@ -14,7 +14,7 @@ import numpy as np
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.functions import MeanDose, one_sided
-from engine.optimise.group import GroupEvaluator, Term
+from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.robust import Form, soft_maximum
 
 
@@ -23,22 +23,14 @@ class RowHolders(Protocol):
 
     n_beamlet: int
 
-    def sums(
-        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
-    ) -> list[F64]:
+    def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
         """Return `GroupEvaluator.sums` of every group, in group order."""
         ...
 
     def gradients(
-        self,
-        weight: F64,
-        terms: Sequence[Term],
-        used: int,
-        factor: F64,
-        totals: F64,
-        voxel_temperature_gy: float | None,
-    ) -> list[F64]:
-        """Return `GroupEvaluator.gradient` of every group for the doses of ``weight``, in group order."""
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[list[F64]]:
+        """Return `GroupEvaluator.gradients` of every group, in group order; ``questions`` are those of `sums`."""
         ...
 
 
@@ -49,27 +41,15 @@ class LocalRows:
         self.groups = tuple(groups)
         self.n_beamlet = n_beamlet
 
-    def sums(
-        self, weight: F64, terms: Sequence[Term], used: int, voxel_temperature_gy: float | None
-    ) -> list[F64]:
+    def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
         """Return the partial sums of every group."""
-        return [group.sums(weight, terms, used, voxel_temperature_gy) for group in self.groups]
+        return [group.sums(questions) for group in self.groups]
 
     def gradients(
-        self,
-        weight: F64,
-        terms: Sequence[Term],
-        used: int,
-        factor: F64,
-        totals: F64,
-        voxel_temperature_gy: float | None,
-    ) -> list[F64]:
-        """Return the gradient part of every group; the doses are those of the last `sums`."""
-        del weight, used
-        return [
-            group.gradient(self.n_beamlet, terms, factor, totals, voxel_temperature_gy)
-            for group in self.groups
-        ]
+        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
+    ) -> list[list[F64]]:
+        """Return the gradient parts of every group; the doses are those of the last `sums`."""
+        return [group.gradients(questions, factors, totals) for group in self.groups]
 
 
 @dataclass(frozen=True)
@@ -142,15 +122,15 @@ class Problem:
         temperature
             Smoothing: in units of the objective (composite worst case) or in Gy (voxel-wise worst case); 0 is none.
         """
-        voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
-        totals = _merge(self.rows.sums(weight, self.terms, self.used, voxel_temperature_gy))
-        values, factor, value, exact = self._combine(totals, temperature)
-        gradient = _merge(
-            self.rows.gradients(weight, self.terms, self.used, factor, totals, voxel_temperature_gy)
-        )
-        return Evaluation(value, gradient, values, exact)
+        (evaluation,) = evaluate_together(self.rows, [(self, weight, temperature)])
+        return evaluation
 
-    def _combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
+    def question(self, weight: F64, temperature: float) -> Question:
+        """Return what the holders of the rows are asked for an evaluation."""
+        voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
+        return Question(weight, self.terms, self.used, voxel_temperature_gy)
+
+    def combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
         """Return term values, the objective's derivative by each of them, the objective, and its exact twin."""
         n_state = totals.shape[1]
         values = np.zeros_like(totals)
@@ -177,6 +157,30 @@ class Problem:
         return values, factor, value, exact
 
 
+def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, float]]) -> list[Evaluation]:
+    """Return the evaluations of several problems on the same rows, to the last bit those of `Problem.evaluate`.
+
+    Parameters
+    ----------
+    rows
+        Holders of the rows of all these problems.
+    asked
+        Problem, weights and temperature of every evaluation.
+    """
+    questions = [problem.question(weight, temperature) for problem, weight, temperature in asked]
+    totals = [_merge(parts) for parts in zip(*rows.sums(questions), strict=True)]
+    combined = [
+        problem.combine(total, temperature)
+        for (problem, _, temperature), total in zip(asked, totals, strict=True)
+    ]
+    factors = [factor for _, factor, _, _ in combined]
+    gradients = [_merge(parts) for parts in zip(*rows.gradients(questions, factors, totals), strict=True)]
+    return [
+        Evaluation(value, gradient, values, exact)
+        for (values, _, value, exact), gradient in zip(combined, gradients, strict=True)
+    ]
+
+
 def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) -> F64:
     """Return equal weights that give the target the prescription as mean dose, shape (n_beamlet,).
 
@@ -187,7 +191,7 @@ def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) 
     """
     ones = np.ones(rows.n_beamlet)
     mean = Term("mean dose of the target", target_region, MeanDose(), 1.0)
-    mean_gy = sum(float(part[0, 0]) for part in rows.sums(ones, [mean], 1, None))
+    mean_gy = sum(float(part[0, 0]) for (part,) in rows.sums([Question(ones, (mean,), 1)]))
     if mean_gy <= 0.0:
         raise OptimisationError(
             "no beamlet gives the target any dose; check target, beams, isocentre and cut-offs"

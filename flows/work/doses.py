@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.dose.engine import DoseEngine
 from engine.geometry.bricks import BrickLayout
 from engine.influence.rows import rows_of_columns
@@ -67,11 +69,17 @@ class MatrixDoseTask:
 
     def compute(self) -> None:
         """Compute and publish it."""
-        begin_s = time.process_time()
         store = Store(self.patient.store)
+        if store.has_arrays(BEAM_DOSE, self.digest):
+            return
+        begin_s = time.process_time()
         layout = self.patient.layout
-        columns = [(begin, read_tiles(store, digest)) for begin, digest in self.blocks]
-        rows = rows_of_columns(columns, 0, layout.n_brick, layout.brick_size).dose(self.weight)
+        rows = np.zeros(layout.n_row)
+        # Block by block: the whole matrix may be more than a worker can hold.
+        for begin, digest in self.blocks:
+            column = read_tiles(store, digest)
+            of_block = rows_of_columns([(begin, column)], 0, layout.n_brick, layout.brick_size)
+            rows += of_block.dose(self.weight)
         _write_dose(store, self.digest, layout, rows, time.process_time() - begin_s)
 
 

@@ -21,6 +21,8 @@ from storage.influence import read_tiles, write_tiles
 from storage.store import Store
 
 VIEW = "view"
+BLOCKS_AT_ONCE = 12
+"""Blocks that are computed together: some tenths of a second of work, and a bounded scratch memory."""
 Shift = tuple[float, float, float]
 
 

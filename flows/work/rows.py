@@ -1,9 +1,11 @@
 """Work of the optimise stage: the rows of some bricks, from stored tiles, or filled in from stored views."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy.typing as npt
 
 from engine.dose.engine import DoseEngine
 from engine.geometry.bricks import BrickLayout
@@ -12,13 +14,11 @@ from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.scenario import Scenario
 from engine.optimise.group import GroupEvaluator, regions_of_group
-from flows.work.matrix import VIEW
+from flows.work.matrix import BLOCKS_AT_ONCE, VIEW
 from storage.influence import read_tiles
 from storage.store import Store
 
 REGIONS = "regions"
-_BLOCKS_AT_ONCE = 12
-"""Blocks that are filled in together: bounds the scratch memory."""
 Bricks = tuple[int, int]
 """First brick and number of bricks."""
 
@@ -84,20 +84,20 @@ class TilesOfViews:
 
     def rows(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> list[RowGroup]:
         """Fill them in."""
-        views = []
-        for beam, digest in zip(self.beams, self.views, strict=True):
-            arrays, _ = store.read_arrays(VIEW, digest)
-            views.append(
-                self.engine.view_of_arrays(arrays, layout, beam, self.scenario.shift_mm, self.position)
-            )
-        return [self._rows_of_group(views, layout, group) for group in groups]
+        kept = [store.read_arrays(VIEW, digest)[0] for digest in self.views]
+        return [self._rows_of_group(kept, layout, group) for group in groups]
 
-    def _rows_of_group(self, views: Sequence[object], layout: BrickLayout, group: Bricks) -> RowGroup:
+    def _rows_of_group(
+        self, kept: Sequence[Mapping[str, npt.NDArray[Any]]], layout: BrickLayout, group: Bricks
+    ) -> RowGroup:
         tiles, first = [], 0
-        for view, beamlets in zip(views, self.beamlets, strict=True):
-            for begin in range(0, beamlets.n_block, _BLOCKS_AT_ONCE):
-                blocks = range(begin, min(begin + _BLOCKS_AT_ONCE, beamlets.n_block))
-                found = self.engine.tiles(view, beamlets, blocks, self.scenario.density_factor, group)
+        for arrays, beam, beamlets in zip(kept, self.beams, self.beamlets, strict=True):
+            view = self.engine.view_of_arrays(
+                arrays, layout, beam, self.scenario.shift_mm, self.position, group
+            )
+            for begin in range(0, beamlets.n_block, BLOCKS_AT_ONCE):
+                blocks = range(begin, min(begin + BLOCKS_AT_ONCE, beamlets.n_block))
+                found = self.engine.tiles(view, beamlets, blocks, self.scenario.density_factor)
                 tiles.append((first + int(beamlets.block_begin[begin]), list(found)))
             first += beamlets.n_beamlet
         return rows_of_tiles(tiles, *group, layout.brick_size)

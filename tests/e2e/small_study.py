@@ -99,9 +99,9 @@ def plan(folder: Path, store: Path, text: str = STUDY, *more: str) -> npt.NDArra
         return weights["weight"]
 
 
-def tiles(store: Path) -> dict[str, int]:
+def tiles(store: Path, kind: str = "influence") -> dict[str, int]:
     """Return the stored tile files with their inode numbers: a file that is made again is another one."""
-    return {path.name: path.stat().st_ino for path in (store / "influence").rglob("*.zip")}
+    return {path.name: path.stat().st_ino for path in (store / kind).rglob("*.zip")}
 
 
 def kill_when(arguments: list[str], condition: Callable[[], bool]) -> None:

@@ -58,14 +58,15 @@ def test_a_changed_objective_recomputes_no_dose(finished, tmp_path):
 
 def test_a_changed_beam_recomputes_only_that_beam(finished, tmp_path):
     _, store, _ = finished
-    before = tiles(store)
+    before, views_before = tiles(store), tiles(store, "view")
     plan(tmp_path, store, STUDY.replace("[0, 90, 200]", "[0, 95, 200]"))
-    after = tiles(store)
+    after, views = tiles(store), tiles(store, "view")
     assert before.items() <= after.items()
-    n_scenario, n_beam = 7, 3
-    # Each beam has as many blocks in each scenario; the changed one may have another number.
+    n_beam, n_other_scenario = 3, 6
+    # The changed beam may have another number of blocks.
     assert 0 < len(after) - len(before) <= 2 * len(before) / n_beam
-    assert (len(after) - len(before)) % n_scenario == 0
+    assert views_before.items() <= views.items()
+    assert len(views) - len(views_before) == n_other_scenario
 
 
 def test_one_worker_gives_the_same_bits_as_two(finished, tmp_path):
@@ -90,18 +91,26 @@ def test_a_killed_run_ends_with_the_same_bits(finished, tmp_path, moment):
     assert processes_of(store) == []
 
 
-def test_damaged_tiles_are_named_and_made_again(finished, tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def first_files(finished):
+    """Return the files of the uninterrupted run, before any test adds others."""
+    return {kind: sorted((finished[1] / kind).rglob("*.zip")) for kind in ("influence", "view")}
+
+
+@pytest.mark.parametrize("kind", ["influence", "view"])
+def test_damaged_tiles_and_views_are_named_and_made_again(finished, first_files, tmp_path, kind):
     folder, store, weight = finished
-    victim = sorted((store / "influence").rglob("*.zip"))[3]
+    victim = first_files[kind][3]
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 0x10
     victim.write_bytes(content)
     # Another objective, so that the tiles are read again.
-    other = plan(tmp_path / "a", store, STUDY.replace("dose_gy = 8.0", "dose_gy = 7.0"))
+    text = STUDY.replace("dose_gy = 8.0", f"dose_gy = {7.0 if kind == 'influence' else 7.5}")
+    other = plan(tmp_path / "a", store, text)
     log = (tmp_path / "a" / "out" / "nightbeam.log").read_text()
     assert victim.name.split(".")[0] in log
     assert "damaged" in log
-    fresh = plan(tmp_path / "b", tmp_path / "store", STUDY.replace("dose_gy = 8.0", "dose_gy = 7.0"))
+    fresh = plan(tmp_path / "b", tmp_path / "store", text)
     np.testing.assert_array_equal(other, fresh)
     np.testing.assert_array_equal(plan(folder, store), weight)
 
@@ -174,7 +183,9 @@ def test_a_nominal_plan_makes_tiles_of_the_nominal_scenario_alone(finished, tmp_
     _, store, _ = finished
     nominal = STUDY.replace('"composite_worst_case"', '"nominal"')
     plan(tmp_path, tmp_path / "store", nominal)
-    assert 7 * len(tiles(tmp_path / "store")) <= len(tiles(store))
+    assert tiles(tmp_path / "store")
+    assert not tiles(tmp_path / "store", "view")
+    assert tiles(store, "view")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [s["in_optimisation"] for s in summary["scenarios"]] == [True] + 6 * [False]
     assert len(summary["robustness"]["rows"]) == 1

@@ -16,7 +16,7 @@ from cluster.submit import run_tasks
 from engine.errors import ClusterError
 from flows.progress import Reporter
 from flows.recovery import until_whole
-from flows.run import Run
+from flows.run import Computing, Run
 from storage.store import Store
 
 pytestmark = pytest.mark.cluster
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def run(tmp_path):
-    with Run(Store(tmp_path / "store"), Reporter(quiet=True), n_worker=1) as run:
+    with Run(Store(tmp_path / "store"), Reporter(quiet=True), Computing(n_worker=1)) as run:
         yield run
 
 
@@ -126,7 +126,7 @@ def outside(monkeypatch, tmp_path):
 def test_a_scheduler_of_others_that_comes_back_is_joined_again(tmp_path, outside):
     outside.start()
     attempts = []
-    with Run(Store(tmp_path / "store"), Reporter(quiet=True), outside.address, may_compute=True) as run:
+    with Run(Store(tmp_path / "store"), Reporter(quiet=True), Computing(outside.address)) as run:
 
         def work():
             attempts.append(len(run_tasks(run.client, abs, [-1])))
@@ -153,7 +153,7 @@ def wait_until_it_works(run):
 
 def test_a_scheduler_of_others_that_stays_away_ends_the_run_with_one_sentence(tmp_path, outside, monkeypatch):
     outside.start()
-    with Run(Store(tmp_path / "store"), Reporter(quiet=True), outside.address) as run:
+    with Run(Store(tmp_path / "store"), Reporter(quiet=True), Computing(outside.address)) as run:
         wait_until_it_works(run)
         monkeypatch.setattr(flows.run, "_COME_BACK_S", 1.0)
         monkeypatch.setattr(cluster.open, "CONNECT_S", 1.0)

@@ -18,7 +18,7 @@ from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
 from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredGeud
-from engine.optimise.group import GroupEvaluator, Term
+from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
 from engine.optimise.solver import SolverOptions, solve
@@ -106,8 +106,20 @@ def test_one_process_one_worker_two_threads_and_two_workers_give_the_same_bits(
     client = request.getfixturevalue(workers)
     resident = ResidentRows(client, groups, small.work, small.n_beamlet)
     assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
-    assert resident.n_bytes() == sum(group.n_bytes for group in small.rows.groups)
+    assert resident.resident_bytes() == sum(group.n_bytes for group in small.rows.groups)
     assert resident.cpu_s() >= 0.0
+    resident.close()
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 3])
+@pytest.mark.parametrize("workers", ["single_client", "threaded_client"])
+def test_groups_that_are_streamed_give_the_same_bits(small, groups, n_kept, workers, request):
+    room = int(np.cumsum(small.work)[n_kept - 1]) if n_kept else 0
+    resident = ResidentRows(request.getfixturevalue(workers), groups, small.work, small.n_beamlet, room)
+    for form, temperature in FORMS:
+        assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
+    kept = small.rows.groups[:n_kept]
+    assert resident.resident_bytes() == sum(group.n_bytes for group in kept)
     resident.close()
 
 
@@ -147,7 +159,7 @@ def test_what_is_asked_after_the_evaluations_survives_a_killed_worker(small, gro
     kill_one_worker(client)
     assert resident.cpu_s() >= 0.0
     kill_one_worker(client)
-    assert resident.n_bytes() == sum(group.n_bytes for group in small.rows.groups)
+    assert resident.resident_bytes() == sum(group.n_bytes for group in small.rows.groups)
 
 
 def deadly(groups, where, marker, group_that_kills):
@@ -166,10 +178,10 @@ def deadly(groups, where, marker, group_that_kills):
                 die()
             return super().sums(*args)
 
-        def gradient(self, *args):
+        def gradients(self, *args):
             if where == "gradient":
                 die()
-            return super().gradient(*args)
+            return super().gradients(*args)
 
     def load(numbers):
         if where == "load" and group_that_kills in numbers:
@@ -242,9 +254,9 @@ def test_a_bug_on_a_worker_is_told_as_it_is_and_not_tried_again(
             fail("sums")
             return super().sums(*args)
 
-        def gradient(self, *args):
+        def gradients(self, *args):
             fail("gradient")
-            return super().gradient(*args)
+            return super().gradients(*args)
 
     def load(numbers):
         (tmp_path / f"{numbers[0]}-{time.monotonic_ns()}").touch()
@@ -283,12 +295,13 @@ def test_an_actor_works_on_as_many_groups_at_a_time_as_it_has_threads(small):
     def load(numbers):
         return [Meeting(small.rows.groups[n].scenarios, small.rows.groups[n].regions) for n in numbers]
 
-    actor = RowsActor(load, [3, 0, 2, 1], n_thread=2)
+    actor = RowsActor(load, [3, 0, 2, 1], 4, n_thread=2)
     actor.load()
     weight = np.ones(small.n_beamlet)
-    parts = actor.sums(weight, TERMS, 3, None)
+    asked = [Question(weight, tuple(TERMS), 3)]
+    parts = actor.sums(asked)
     for part, number in zip(parts, (3, 0, 2, 1), strict=True):
-        np.testing.assert_array_equal(part, small.rows.groups[number].sums(weight, TERMS, 3, None))
+        np.testing.assert_array_equal(part, small.rows.groups[number].sums(asked))
     assert actor.cpu_s() > 0.0
 
 

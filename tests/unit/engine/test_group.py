@@ -5,7 +5,7 @@ import pytest
 
 from engine.influence.rows import rows_of_columns
 from engine.optimise.functions import MeanDose, SquaredOverdose
-from engine.optimise.group import GroupEvaluator, RegionRows, Term, regions_of_group
+from engine.optimise.group import GroupEvaluator, Question, RegionRows, Term, regions_of_group
 from tests.dense_tiles import small_problem
 
 WEIGHT = np.random.default_rng(21).uniform(0.0, 5.0, 7)
@@ -35,8 +35,8 @@ def test_regions_are_cut_without_loss(problem):
 
 
 def test_the_sums_are_those_of_the_dense_doses(problem):
-    terms = [Term("m", 0, MeanDose(), 1.0), Term("o", 1, SquaredOverdose(dose_gy=2.0), 3.0, robust=False)]
-    sums = whole(problem).sums(WEIGHT, terms, 3, None)
+    terms = (Term("m", 0, MeanDose(), 1.0), Term("o", 1, SquaredOverdose(dose_gy=2.0), 3.0, robust=False))
+    (sums,) = whole(problem).sums([Question(WEIGHT, terms, 3)])
     assert sums.shape == (2, 3)
     for scenario, dense in enumerate(problem.dense):
         # Rounding of sums of some hundred terms.
@@ -50,14 +50,15 @@ def test_the_sums_are_those_of_the_dense_doses(problem):
 
 
 def test_only_the_scenarios_in_use_are_computed(problem):
-    assert whole(problem).sums(WEIGHT, [Term("m", 0, MeanDose(), 1.0)], 1, None).shape == (1, 1)
+    (sums,) = whole(problem).sums([Question(WEIGHT, (Term("m", 0, MeanDose(), 1.0),), 1)])
+    assert sums.shape == (1, 1)
 
 
 def test_the_gradient_of_a_mean_is_the_share_of_the_columns(problem):
-    group, terms = whole(problem), [Term("m", 0, MeanDose(), 1.0)]
-    totals = group.sums(WEIGHT, terms, 3, None)
+    group, asked = whole(problem), [Question(WEIGHT, (Term("m", 0, MeanDose(), 1.0),), 3)]
+    totals = group.sums(asked)
     factor = np.array([[0.2, 0.5, 0.3]])
-    gradient = group.gradient(7, terms, factor, totals, None)
+    (gradient,) = group.gradients(asked, [factor], totals)
     expected = sum(
         p * (problem.shares[0].astype(float) @ dense)
         for p, dense in zip(factor[0], problem.dense, strict=True)
@@ -68,11 +69,31 @@ def test_the_gradient_of_a_mean_is_the_share_of_the_columns(problem):
 def test_a_group_without_rows_of_a_region_adds_nothing(problem):
     nowhere = RegionRows(np.empty(0, np.int32), np.empty(0))
     group = GroupEvaluator(whole(problem).scenarios, [nowhere])
-    terms = [Term("m", 0, MeanDose(), 1.0)]
+    terms = (Term("m", 0, MeanDose(), 1.0),)
     for temperature_gy in (None, 0.1):
-        totals = group.sums(WEIGHT, terms, 3, temperature_gy)
+        asked = [Question(WEIGHT, terms, 3, temperature_gy)]
+        (totals,) = group.sums(asked)
         assert not totals.any()
-        assert not group.gradient(7, terms, np.ones_like(totals), totals, temperature_gy).any()
+        assert not group.gradients(asked, [np.ones_like(totals)], [totals])[0].any()
+
+
+def test_questions_asked_together_get_the_bits_that_they_get_alone(problem):
+    group, rng = whole(problem), np.random.default_rng(22)
+    over, mean = Term("o", 1, SquaredOverdose(dose_gy=2.0), 3.0), Term("m", 0, MeanDose(), 1.0, robust=False)
+    # More than four, so that those that are added in fours and those that are left over both occur.
+    asked = [
+        Question(rng.uniform(0.0, 5.0, 7), terms, used, temperature_gy)
+        for terms in ((over,), (mean, over))
+        for used, temperature_gy in ((1, None), (3, None), (3, 0.2))
+    ]
+    totals = group.sums(asked)
+    factors = [np.full_like(total, 0.7) for total in totals]
+    together = group.gradients(asked, factors, totals)
+    for question, total, factor, gradient in zip(asked, totals, factors, together, strict=True):
+        (alone,) = group.sums([question])
+        np.testing.assert_array_equal(alone, total)
+        np.testing.assert_array_equal(group.gradients([question], [factor], [alone])[0], gradient)
+        assert gradient.any()
 
 
 def test_the_bytes_are_those_of_all_scenarios(problem):

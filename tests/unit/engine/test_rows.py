@@ -139,3 +139,18 @@ def test_no_group_has_more_than_its_share_and_one_brick(work, n_group):
 
 def test_bricks_without_work_make_no_groups():
     assert share_out(np.zeros(7, np.int64), 4) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 7])
+def test_several_products_at_once_have_the_bits_of_one_after_the_other(tiles, n):
+    _, columns, _ = tiles
+    rows = rows_of_columns(columns, 0, N_BRICK, BRICK)
+    rng = np.random.default_rng(17)
+    weight, slope = rng.uniform(0.0, 3.0, (n, N_BEAMLET)), rng.normal(size=(n, N_ROW))
+    added = np.zeros((n, N_BEAMLET))
+    rows.add_adjoint(slope, added)
+    for one, dose_gy in enumerate(rows.dose(weight)):
+        np.testing.assert_array_equal(rows.dose(weight[one]), dose_gy)
+        alone = np.zeros(N_BEAMLET)
+        rows.add_adjoint(slope[one], alone)
+        np.testing.assert_array_equal(alone, added[one])

@@ -6,23 +6,23 @@ import pytest
 
 from engine.errors import StudyError
 from flows.progress import Reporter
-from flows.run import Run, open_run
+from flows.run import Computing, Run, open_run
 from storage.store import Store
 
 
 def test_a_run_that_was_begun_is_taken_over_by_whoever_wants_the_same(tmp_path):
-    with open_run(tmp_path / "a", True, "local", 2, 1) as begun:
-        with open_run(tmp_path / "a", True, "local", 2, 1) as taken:
+    with open_run(tmp_path / "a", True, Computing(n_worker=2)) as begun:
+        with open_run(tmp_path / "a", True, Computing(n_worker=2)) as taken:
             assert taken is begun
         with (
-            open_run(tmp_path / "a", True, "local", 1, 1) as fewer,
-            open_run(tmp_path / "b", True, "local", 2, 1) as b,
+            open_run(tmp_path / "a", True, Computing(n_worker=1)) as fewer,
+            open_run(tmp_path / "b", True, Computing(n_worker=2)) as b,
         ):
             assert fewer is not begun
             assert b is not begun
-        with open_run(tmp_path / "a", True, "local", 2, 1) as taken:
+        with open_run(tmp_path / "a", True, Computing(n_worker=2)) as taken:
             assert taken is begun
-    with open_run(tmp_path / "a", True, "local", 2, 1) as later:
+    with open_run(tmp_path / "a", True, Computing(n_worker=2)) as later:
         assert later is not begun
 
 

@@ -1,0 +1,90 @@
+"""Solves side by side: the same bits as alone, and nobody waits for ever."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from engine.optimise.functions import MeanDose, SquaredDeviation
+from engine.optimise.group import Term
+from engine.optimise.problem import Problem, uniform_start
+from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.together import side_by_side
+from tests.dense_tiles import small_problem
+
+OPTIONS = SolverOptions(max_evaluations=30, tolerance=1e-9)
+
+
+class CountingRows:
+    """Rows of a small problem that count how often they are asked, and how much at once."""
+
+    def __init__(self, fail_after=10**9):
+        self._rows = small_problem(seed=4).rows
+        self.n_beamlet = self._rows.n_beamlet
+        self.asked = []
+        self._fail_after = fail_after
+
+    def sums(self, questions):
+        self.asked.append(len(questions))
+        if len(self.asked) > self._fail_after:
+            raise ArithmeticError("no more answers")
+        return self._rows.sums(questions)
+
+    def gradients(self, questions, factors, totals):
+        return self._rows.gradients(questions, factors, totals)
+
+
+def problems(rows):
+    mean = Term("m", 1, MeanDose(), 1.0)
+    return [
+        Problem(rows, [Term("t", 0, SquaredDeviation(dose_gy=5.0), weight), mean], "nominal", np.ones(1))
+        for weight in (0.1, 1.0, 10.0, 30.0, 100.0)
+    ]
+
+
+def solved(problem, start, evaluate):
+    return solve(lambda w, t: evaluate(problem, w, t), start, 1, lambda stage, at: 0.0, OPTIONS)
+
+
+def test_solves_side_by_side_end_with_the_bits_of_solves_in_a_row():
+    rows = CountingRows()
+    start = uniform_start(rows, 0, 5.0)
+    alone = [solved(p, start, lambda problem, w, t: problem.evaluate(w, t)) for p in problems(rows)]
+    n_alone = len(rows.asked)
+    rows.asked.clear()
+    together = side_by_side([lambda evaluate, p=p: solved(p, start, evaluate) for p in problems(rows)])
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+        np.testing.assert_array_equal(a.history, b.history)
+        assert a.reason == b.reason
+    assert len({len(a.history) for a in alone}) > 1, "some end earlier than others"
+    assert max(rows.asked) == 5
+    assert len(rows.asked) < 0.5 * n_alone
+
+
+def test_an_error_of_an_evaluation_ends_all_solves():
+    rows = CountingRows(fail_after=4)
+    start = np.ones(rows.n_beamlet)
+    with pytest.raises(ArithmeticError, match="no more answers"):
+        side_by_side([lambda evaluate, p=p: solved(p, start, evaluate) for p in problems(rows)])
+    assert threading.active_count() < 20
+
+
+def test_a_solve_that_fails_by_itself_does_not_hold_the_others_up():
+    rows = CountingRows()
+    start, finished = np.ones(rows.n_beamlet), []
+
+    def failing(evaluate):
+        evaluate(problems(rows)[0], start, 0.0)
+        raise KeyError("its own")
+
+    def good(evaluate, problem):
+        finished.append(solved(problem, start, evaluate))
+
+    with pytest.raises(KeyError, match="its own"):
+        side_by_side([failing, *(lambda evaluate, p=p: good(evaluate, p) for p in problems(rows)[1:])])
+    assert len(finished) == 4
+
+
+def test_no_solves_have_no_results():
+    assert side_by_side([]) == []
