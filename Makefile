@@ -29,6 +29,11 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.tg119_matrix
+	$(BIN)/python -m benchmarks.tg119_plans
+	$(BIN)/python -m benchmarks.tg119_plans --dose-grid 3
+	$(BIN)/python -m benchmarks.large_matrix
+	$(BIN)/python -m benchmarks.scenarios_and_workers
+	$(BIN)/python -m benchmarks.profile_main_job examples/tg119_cshape.toml
 
 # The environment is made anew whenever the lock file changes.
 .venv/ready: requirements.lock pyproject.toml

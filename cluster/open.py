@@ -17,6 +17,8 @@ from engine.errors import ClusterError, SchedulerLostError
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
+_CONNECT_LOCAL_S = 5.0
+"""The same for one attempt at our own, which may have died in the meantime."""
 _TRY_AGAIN_S = 1.0
 
 
@@ -71,7 +73,16 @@ class Cluster:
 
     @staticmethod
     def _first_client(local: LocalProcesses) -> Client:
-        client = _connect(local.address())
+        address = local.address()
+        limit_s = time.monotonic() + START_S
+        while True:
+            try:
+                client = _connect(address, _CONNECT_LOCAL_S)
+                break
+            except ClusterError as error:
+                failure = local.failure()
+                if failure is not None or time.monotonic() > limit_s:
+                    raise failure or error from error
         try:
             # All of them, because resident tiles stay where they are first put.
             known_workers(client, local.n_worker, START_S)
@@ -113,7 +124,7 @@ def _join(where: str, patience_s: float) -> Client:
     limit_s = time.monotonic() + patience_s
     while True:
         try:
-            client = _connect(where)
+            client = _connect(where, CONNECT_S)
             break
         except ClusterError as error:
             if not patience_s:
@@ -131,20 +142,20 @@ def _join(where: str, patience_s: float) -> Client:
     return client
 
 
-def _connect(where: str) -> Client:
+def _connect(where: str, limit_s: float) -> Client:
     try:
         # A thread of its own, because the caller may run inside an event loop.
         with ThreadPoolExecutor(1) as aside:
-            aside.submit(asyncio.run, _shake_hands(where)).result()
-        return Client(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+            aside.submit(asyncio.run, _shake_hands(where, limit_s)).result()
+        return Client(where, timeout=limit_s)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
         ) from error
 
 
-async def _shake_hands(where: str) -> None:
+async def _shake_hands(where: str, limit_s: float) -> None:
     """Connect once under a limit: `Client` itself waits without end for a peer that takes connections and is silent."""
-    async with asyncio.timeout(CONNECT_S):
-        comm = await connect(where, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+    async with asyncio.timeout(limit_s):
+        comm = await connect(where, timeout=limit_s)  # type: ignore[no-untyped-call]
         comm.abort()

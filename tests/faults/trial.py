@@ -102,7 +102,7 @@ class Trial:
                     self._start(arguments)
                 if self._reach(moment):
                     self._kill(victim)
-            while not self.outcome.lost and not self._has_ended_well():
+            while not self._has_ended_well() and not self.outcome.lost:
                 self._start(arguments)
                 self._wait()
         finally:

@@ -134,6 +134,17 @@ def test_a_killed_scheduler_ends_tasks_and_the_other_processes_within_seconds():
         cluster.close()
 
 
+def test_a_scheduler_killed_before_anybody_has_connected_is_told_as_lost():
+    cluster = Cluster("local", 1)
+    try:
+        cluster.local.address()
+        os.kill(cluster.local.pids()["scheduler"], signal.SIGKILL)
+        with pytest.raises(SchedulerLostError, match="killed by SIGKILL"):
+            cluster.client()
+    finally:
+        cluster.close()
+
+
 def test_closing_while_everything_is_still_starting_leaves_nothing():
     local = LocalProcesses(2)
     wait_for(lambda: len(local.pids()) == 3)
