@@ -1,6 +1,5 @@
 """Work of the judge stage: doses of whole plans on a grid, beam by beam."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from engine.geometry.bricks import BrickLayout
 from engine.influence.rows import rows_of_columns
 from engine.model.arrays import F32, F64
 from engine.model.beam import Beam, BeamletGrid
+from flows.work.cpu import cpu_clock_s
 from flows.work.matrix import Shift
 from flows.work.patient import PatientRef, active_rows, patient_of
 from storage.digest import provenance
@@ -47,15 +47,15 @@ class ForwardTask:
         missing = [dose for dose in self.wanted if not store.has_arrays(BEAM_DOSE, dose[0])]
         if not missing:
             return
-        begin_s = time.process_time()
+        begin_s = cpu_clock_s()
         layout = self.patient.layout
         view = self.engine.view(
             patient_of(self.patient), layout, active_rows(self.patient), self.beam, self.shift_mm, None
         )
         for digest, number, density_factor in missing:
             rows = self.engine.forward(view, self.beamlets, self.weights[number], density_factor)
-            _write_dose(store, digest, layout, rows, time.process_time() - begin_s)
-            begin_s = time.process_time()
+            _write_dose(store, digest, layout, rows, cpu_clock_s() - begin_s)
+            begin_s = cpu_clock_s()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MatrixDoseTask:
         store = Store(self.patient.store)
         if store.has_arrays(BEAM_DOSE, self.digest):
             return
-        begin_s = time.process_time()
+        begin_s = cpu_clock_s()
         layout = self.patient.layout
         rows = np.zeros(layout.n_row)
         # Block by block: the whole matrix may be more than a worker can hold.
@@ -80,7 +80,7 @@ class MatrixDoseTask:
             column = read_tiles(store, digest)
             of_block = rows_of_columns([(begin, column)], 0, layout.n_brick, layout.brick_size)
             rows += of_block.dose(self.weight)
-        _write_dose(store, self.digest, layout, rows, time.process_time() - begin_s)
+        _write_dose(store, self.digest, layout, rows, cpu_clock_s() - begin_s)
 
 
 def compute(task: ForwardTask | MatrixDoseTask) -> None:

@@ -4,7 +4,6 @@ The nominal scenario's tiles are computed here and kept. Of every other scenario
 whoever holds rows fills in the tiles: that takes less time than reading them (docs/decisions/0008).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from engine.dose.engine import DoseEngine
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.influence import TileColumn
+from flows.work.cpu import cpu_clock_s
 from flows.work.patient import PatientRef, active_rows, patient_of
 from storage.digest import provenance
 from storage.influence import KIND as INFLUENCE
@@ -83,18 +83,18 @@ class BlockTask:
         return [records[digest] for digest in self.digests]
 
     def _publish(self, store: Store, blocks: dict[str, int]) -> dict[str, BlockRecord]:
-        begin_s = time.process_time()
+        begin_s = cpu_clock_s()
         view = self.engine.view(
             patient_of(self.patient), self.patient.layout, active_rows(self.patient), self.beam, (0.0, 0.0, 0.0),
             self.beamlets,
         )  # fmt: skip
         columns = self.engine.tile_columns(view, self.beamlets, tuple(blocks.values()), 1.0)
-        shared_cpu_s = (time.process_time() - begin_s) / len(columns)
+        shared_cpu_s = (cpu_clock_s() - begin_s) / len(columns)
         records = {}
         for (digest, block), column in zip(blocks.items(), columns, strict=True):
-            begin_s = time.process_time()
+            begin_s = cpu_clock_s()
             write_tiles(store, digest, column, provenance({**self.made_from, "block": block}, shared_cpu_s))
-            records[digest] = _record(digest, column, shared_cpu_s + time.process_time() - begin_s)
+            records[digest] = _record(digest, column, shared_cpu_s + cpu_clock_s() - begin_s)
         return records
 
 
@@ -116,14 +116,14 @@ class ViewTask:
         records = []
         for shift_mm, digest, made_from in zip(self.shifts_mm, self.digests, self.made_from, strict=True):
             if not store.has_arrays(VIEW, digest):
-                begin_s = time.process_time()
+                begin_s = cpu_clock_s()
                 view = self.engine.view(
                     patient_of(self.patient), self.patient.layout, active_rows(self.patient), self.beam, shift_mm,
                     self.beamlets,
                 )  # fmt: skip
                 arrays = self.engine.view_to_arrays(view)
                 store.write_arrays(
-                    VIEW, digest, arrays, {"provenance": provenance(made_from, time.process_time() - begin_s)}
+                    VIEW, digest, arrays, {"provenance": provenance(made_from, cpu_clock_s() - begin_s)}
                 )
             records.append(record_of_view(store, digest))
         return records
