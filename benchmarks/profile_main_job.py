@@ -20,28 +20,29 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.dose.engine import Patient
-from engine.geometry.resample import average_onto
-from engine.model.arrays import Bool
-from engine.model.grid import Grid
 from engine.optimise.group import GroupEvaluator
 from engine.optimise.problem import Problem, uniform_start
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
-from flows.influence import block_digests, block_made_from
+from flows.influence import (
+    BLOCKS_AT_ONCE,
+    compute_influence,
+    digests_of_blocks,
+    tiles_made_from,
+    view_made_from,
+)
 from flows.progress import Reporter
 from flows.references import Influence, Placement
 from flows.run import Run
 from flows.solving import prepare_optimiser
-from flows.work import DENSITY, BlockRecord
-from storage.digest import provenance
+from flows.work.matrix import VIEW
+from flows.work.patient import active_rows, patient_of
+from storage.digest import digest_of, provenance
 from storage.influence import write_tiles
 from storage.store import Store
 
 N_EVALUATION = 20
-BLOCKS_PER_TASK = 12
-"""As in flows.influence."""
 
 
 @dataclass
@@ -69,43 +70,36 @@ class Ledger:
         return "\n".join([*lines, f"| **sum** | {total[0]:.2f} | {total[1]:.2f} | {total[2] / 1000:.0f} |"])
 
 
-def profile_dose(run: Run, study: Study, placement: Placement, density: str, ledger: Ledger) -> Influence:
-    """Compute and store every block of every scenario, as flows.work.compute_blocks does it."""
-    patient, active = patient_of(run, placement, density)
-    layout = placement.optimiser.layout
-    engine = placement.engine
+def profile_dose(run: Run, study: Study, placement: Placement, ledger: Ledger) -> Influence:
+    """Compute and store nominal tiles and other scenarios' views, as the tasks of flows.work.matrix do it."""
+    engine, layout = placement.engine, placement.optimiser.layout
+    patient, active = patient_of(placement.optimiser), active_rows(placement.optimiser)
     scenarios = stages.vary(study)
-    blocks_by_scenario = []
-    for scenario in scenarios:
-        of_scenario = []
-        for number, (beam, beamlets) in enumerate(zip(placement.beams, placement.beamlets, strict=True)):
-            digests = block_digests(placement, number, scenario)
-            made_from = block_made_from(placement, number, scenario)
-            for begin in range(0, beamlets.n_block, BLOCKS_PER_TASK):
-                blocks = range(begin, min(begin + BLOCKS_PER_TASK, beamlets.n_block))
-                with ledger.step("geometry and ray tracing (view)"):
-                    view = engine.view(patient, layout, active, beam, scenario.shift_mm, beamlets)
-                with ledger.step("doses and quantising (tile_columns)"):
-                    columns = engine.tile_columns(view, beamlets, blocks, scenario.density_factor)
-                with ledger.step("compression and writing (write_tiles)"):
-                    for block, column in zip(blocks, columns, strict=True):
-                        write_tiles(
-                            run.store, digests[block], column, provenance({**made_from, "block": block}, 0.0)
-                        )
+    for number, (beam, beamlets) in enumerate(zip(placement.beams, placement.beamlets, strict=True)):
+        digests = digests_of_blocks(placement, number)
+        for begin in range(0, beamlets.n_block, BLOCKS_AT_ONCE):
+            blocks = range(begin, min(begin + BLOCKS_AT_ONCE, beamlets.n_block))
+            with ledger.step("nominal: view"):
+                view = engine.view(patient, layout, active, beam, (0.0, 0.0, 0.0), beamlets)
+            with ledger.step("nominal: doses and quantising"):
+                columns = engine.tile_columns(view, beamlets, blocks, 1.0)
+            with ledger.step("nominal: compression and writing"):
+                made_from = tiles_made_from(placement, number)
                 for block, column in zip(blocks, columns, strict=True):
-                    n_mini = np.diff(column.segment_begin[:: column.n_beamlet])
-                    record = BlockRecord(
-                        digests[block],
-                        tuple(map(int, column.brick)),
-                        tuple(map(int, n_mini)),
-                        column.n_entry,
-                        0.0,
-                    )
-                    of_scenario.append(
-                        (placement.first_beamlet[number] + int(beamlets.block_begin[block]), record)
-                    )
-        blocks_by_scenario.append(tuple(of_scenario))
-    return Influence(scenarios, tuple(blocks_by_scenario))
+                    made_now = provenance({**made_from, "block": block}, 0.0)
+                    write_tiles(run.store, digests[block], column, made_now)
+        for shift_mm in dict.fromkeys(scenario.shift_mm for scenario in scenarios[1:]):
+            with ledger.step("other scenarios: views"):
+                view = engine.view(patient, layout, active, beam, shift_mm, beamlets)
+            with ledger.step("other scenarios: compression and writing"):
+                made_from = view_made_from(placement, number, shift_mm)
+                arrays = engine.view_to_arrays(view)
+                run.store.write_arrays(
+                    VIEW, digest_of(made_from), arrays, {"provenance": provenance(made_from, 0.0)}
+                )
+    # Finds everything; whatever were missing would start a cluster, which this process shall not.
+    run.may_compute = False
+    return compute_influence(run, placement, scenarios)
 
 
 @dataclass
@@ -147,10 +141,12 @@ def main() -> None:
         )
         placement = stages.place(run, study, reference)
         layout = placement.optimiser.layout
-        warm_up(run, placement, reference.density_digest)
+        warm_up(placement)
         dose = Ledger()
-        influence = profile_dose(run, study, placement, reference.density_digest, dose)
-        print(f"brick edge {layout.edge}, {layout.n_brick} bricks, {influence.n_entry} entries\n")
+        influence = profile_dose(run, study, placement, dose)
+        print(
+            f"brick edge {layout.edge}, {layout.n_brick} bricks, {influence.n_entry} entries in the nominal scenario\n"
+        )
         print(f"Dose stage, {len(influence.scenarios)} scenarios\n\n{dose.table()}\n")
 
         solve = Ledger()
@@ -179,18 +175,9 @@ def main() -> None:
         print(f"Of which the products alone, {N_EVALUATION} times\n\n{products.table()}")
 
 
-def patient_of(run: Run, placement: Placement, density: str) -> tuple[Patient, Bool]:
-    """Return the patient in the store, and the rows that its body touches."""
-    arrays, attributes = run.store.read_arrays(DENSITY, density)
-    grid = Grid.from_dict(attributes["grid"])
-    layout = placement.optimiser.layout
-    active: Bool = layout.to_rows(average_onto(arrays["body"], grid, layout.grid)) > 0.0
-    return Patient(grid, arrays["density"], attributes["patient_position"]), active
-
-
-def warm_up(run: Run, placement: Placement, density: str) -> None:
+def warm_up(placement: Placement) -> None:
     """Compile, or load what was compiled, before anything is timed."""
-    patient, active = patient_of(run, placement, density)
+    patient, active = patient_of(placement.optimiser), active_rows(placement.optimiser)
     beam, beamlets, layout = placement.beams[0], placement.beamlets[0], placement.optimiser.layout
     view = placement.engine.view(patient, layout, active, beam, (0.0, 0.0, 0.0), beamlets)
     placement.engine.tile_columns(view, beamlets, [0], 1.0)

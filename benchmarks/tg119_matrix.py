@@ -30,11 +30,12 @@ PROFILE_DEPTHS_MM = (10.0, 30.0, 50.0, 100.0, 150.0)
 Figures = dict[str, Any]
 
 
-def run_peer(python: Path, folder: Path, with_matrix: bool) -> Figures:
-    """Run the peer's half once and return its figures."""
+def run_peer(python: Path, folder: Path, with_matrix: bool, more: Sequence[str] = ()) -> Figures:
+    """Run the peer's half once, with ``more`` options, and return its figures."""
     command = [str(python), str(PEER_SCRIPT), "--folder", str(folder)]
     if with_matrix:
         command += ["--matrix", str(folder / "matrix.npz")]
+    command += more
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         # Its progress bars and warnings are kept from the screen as long as all goes well.
@@ -157,6 +158,11 @@ def ratios_table(peer: list[Figures], ours: list[Figures], thinned: list[Figures
     row("D w, CPU s", [forward for forward, _ in products], ".4f")
     row("Dᵀ g, CPU s", [adjoint for _, adjoint in products], ".4f")
     row("D w + Dᵀ g, CPU s", [sum(pair) for pair in products], ".4f")
+    row(
+        "the same per entry, ns",
+        [1e9 * sum(pair) / n for pair, n in zip(products, entries, strict=True)],
+        ".2f",
+    )
     row("peak memory, MiB", [least(runs, "peak_memory_mib") for runs in (peer, ours, thinned)], ".0f")
     return lines
 
@@ -180,7 +186,7 @@ def own_table(ours: list[Figures], thinned: list[Figures]) -> list[str]:
     for name, key in (("D w", "forward_s"), ("Dᵀ g", "adjoint_s")):
         row(f"{name}, tiles", "products", key, "least", digits=4)
         row(
-            f"{name}, scipy, same entries ({'CSR' if key == 'forward_s' else 'CSC'})",
+            f"{name}, {ours[0]['scipy'][key]['layout']}, same entries",
             "scipy",
             key,
             "least",
@@ -203,7 +209,7 @@ def scipy_ratios(runs: list[Figures]) -> str:
     floor = 2.0 * least(runs, "products", "plain_read_s", "least")
     memory = least(runs, "scipy", "bytes") / least(runs, "matrix", "bytes")
     return (
-        f"scipy's CSR and CSC ÷ tiles, D w + Dᵀ g: **{by_scipy / tiles:.2f}** "
+        f"scipy's best ÷ tiles, D w + Dᵀ g: **{by_scipy / tiles:.2f}** "
         f"(memory, one of the two layouts ÷ tiles: {memory:.1f}); tiles ÷ two plain reads: {tiles / floor:.1f}"
     )
 

@@ -1,21 +1,14 @@
 """nightbeam's half of the TG-119 benchmark: one process, one thread, CPU seconds. Started by tg119_matrix.py."""
 
-import os
-
-# Read by the libraries while they are imported.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"))
-
 import argparse
 import json
-import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from benchmarks.measuring import in_turn, least_and_median, peak_memory_mib, plain_reads, timed
+from benchmarks.scipy_layouts import SCIPY, best_of, measure_layouts
 from benchmarks.tg119_problem import Problem, read_problem
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.geometry.bricks import MINI_SIZE
@@ -24,28 +17,10 @@ from engine.geometry.raytrace import radiological_depth_mm
 from engine.influence.rows import RowGroup, rows_of_columns, share_out
 from engine.model.influence import TileColumn
 from engine.model.machine import MACHINES
+from flows.solving import N_GROUP
 
 N_PRODUCT = 15
-N_GROUP = 16
-"""Reduction groups, as in flows.solving."""
 LATERAL_CUTOFF_MM = 50.0
-DOSE_FRACTIONS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-"""As in the peer's half: entries of at least so large a part of their beamlet's maximum are counted."""
-
-Result = TypeVar("Result")
-
-
-def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Return what ``work`` returns, and the CPU seconds it took."""
-    begin_s = time.process_time()
-    result = work()
-    return result, time.process_time() - begin_s
-
-
-def spread(work: Callable[[], object]) -> dict[str, float]:
-    """Return least and median CPU seconds of repeated work."""
-    seconds = [timed(work)[1] for _ in range(N_PRODUCT)]
-    return {"least": min(seconds), "median": float(np.median(seconds))}
 
 
 def build(
@@ -94,23 +69,6 @@ def group_rows(problem: Problem, columns: list[tuple[int, TileColumn]]) -> list[
     return [rows_of_columns(columns, first, n, layout.brick_size) for first, n in share_out(work, N_GROUP)]
 
 
-def coordinates(groups: list[RowGroup]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return row, beamlet and Gy per weight of every entry that is not zero."""
-    rows, beamlets, doses = [], [], []
-    for group in groups:
-        n_mini = np.diff(group.segment_begin)
-        n_segment = np.diff(group.brick_begin)
-        brick = np.repeat(np.repeat(np.arange(group.n_brick), n_segment), n_mini) + group.first_brick
-        row = (brick * group.brick_size + group.mini * 8)[:, None] + np.arange(8)
-        kept = group.value > 0
-        rows.append(row[kept].astype(np.int32))
-        beamlet = np.repeat(group.beamlet, n_mini)
-        beamlets.append(np.broadcast_to(beamlet[:, None], kept.shape)[kept])
-        dose = group.value * np.repeat(group.scale, n_mini)[:, None]
-        doses.append(dose[kept].astype(np.float32))
-    return np.concatenate(rows), np.concatenate(beamlets), np.concatenate(doses)
-
-
 def products(problem: Problem, groups: list[RowGroup]) -> dict[str, Any]:
     """Return the CPU seconds of both products through the tiles, and of a plain read of the same bytes."""
     random = np.random.default_rng(0)
@@ -126,55 +84,25 @@ def products(problem: Problem, groups: list[RowGroup]) -> dict[str, Any]:
         for group, part in zip(groups, gradient, strict=True):
             group.add_adjoint(part, result)
 
-    arrays = [
-        np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        for group in groups
-        for array in (group.beamlet, group.scale, group.segment_begin, group.mini, group.value)
-    ]
-    words = [array[: array.size // 8 * 8].view(np.uint64) for array in arrays]
-    timed(forward), timed(adjoint)
+    seconds = in_turn({"forward": forward, "adjoint": adjoint, **plain_reads(groups)}, N_PRODUCT)
+    figures = {name: least_and_median(values) for name, values in seconds.items()}
+    reads = [figure for name, figure in figures.items() if name.startswith("plain")]
     return {
-        "forward_s": spread(forward),
-        "adjoint_s": spread(adjoint),
-        "plain_read_s": spread(lambda: [int(word.sum()) for word in words]),
+        "forward_s": figures["forward"],
+        "adjoint_s": figures["adjoint"],
+        "plain_read_s": min(reads, key=lambda figure: figure["least"]),
         "bytes": sum(group.n_bytes for group in groups),
     }
 
 
 def scipy_products(problem: Problem, groups: list[RowGroup]) -> dict[str, Any]:
-    """Return the CPU seconds of both products of the same matrix in scipy's best layout for each.
-
-    Values and vectors are float32 and indices int32: with vectors of float64, scipy would first copy the values.
-    """
-    row, beamlet, dose = coordinates(groups)
-    triplets = sparse.coo_array(
-        (dose, (row, beamlet)), shape=(problem.layout.n_row, problem.n_beamlet), dtype=np.float32
-    )
-    random = np.random.default_rng(0)
-    weight = random.random(problem.n_beamlet).astype(np.float32)
-    gradient = random.random(problem.layout.n_row).astype(np.float32)
-    by_row = triplets.tocsr()
-    forward_s = spread(lambda matrix=by_row: matrix @ weight)
-    dose_gy = by_row @ weight
-    exact = np.concatenate([group.dose(weight.astype(np.float64)) for group in groups])
-    begin = groups[0].first_brick * problem.layout.brick_size
-    difference = float(np.abs(exact - dose_gy[begin : begin + exact.size]).max() / exact.max())
-    del by_row
-    by_column = triplets.tocsc()
-    del triplets
-    largest = by_column.max(axis=0).toarray().ravel()
-    relative = by_column.data / np.repeat(largest, np.diff(by_column.indptr))
-    transposed = by_column.T
+    """Return the CPU seconds of both products of the same matrix, each in scipy's faster layout for it."""
+    found = measure_layouts(groups, problem.layout.n_row, problem.n_beamlet, SCIPY, N_PRODUCT)
+    best = best_of(found)
     return {
-        "n_nonzero": int(by_column.nnz),
-        "bytes": by_column.data.nbytes + by_column.indices.nbytes + by_column.indptr.nbytes,
-        "types": {"data": str(by_column.data.dtype), "indices": str(by_column.indices.dtype)},
-        "forward_s": forward_s,
-        "adjoint_s": spread(lambda: transposed @ gradient),
-        "largest_difference_to_tiles_of_maximum": difference,
-        "n_at_least_fraction_of_beamlet_maximum": {
-            f"{fraction:g}": int(np.count_nonzero(relative >= fraction)) for fraction in DOSE_FRACTIONS
-        },
+        "layouts": found,
+        "bytes": min(layout["bytes"] for layout in found),
+        **{key: {**layout[key], "layout": layout["name"]} for key, layout in best.items()},
     }
 
 
@@ -196,7 +124,7 @@ def measure(problem: Problem, threshold_fraction: float, dose_file: Path | None)
     }
     del columns
     figures["products"] = products(problem, groups)
-    figures["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures["peak_memory_mib"] = peak_memory_mib()
     figures["scipy"] = scipy_products(problem, groups)
     if dose_file is not None:
         np.savez(dose_file, dose_gy=unit_dose(problem, groups))

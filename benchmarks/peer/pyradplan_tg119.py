@@ -57,9 +57,9 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     return result, cpu_s() - begin_s
 
 
-def plan_for(gantry_deg: tuple[int, ...], cutoff_mm: float | None = None) -> Any:
+def plan_for(gantry_deg: tuple[int, ...], grid_mm: float, cutoff_mm: float | None = None) -> Any:
     """Return the photon plan with beams at these angles; without a cut-off, the peer keeps its own."""
-    edge = dict.fromkeys("xyz", DOSE_GRID_MM)
+    edge = dict.fromkeys("xyz", grid_mm)
     dose: dict[str, Any] = {"engine": PhotonPencilBeamSVDEngine.short_name, "dose_grid": {"resolution": edge}}
     if cutoff_mm is not None:
         dose["geometric_lateral_cutoff"] = cutoff_mm
@@ -168,7 +168,9 @@ def describe(matrix: Any, target: Bool) -> dict[str, Any]:
     }
 
 
-def cutoff_study(ct: Any, cst: Any, cutoffs_mm: list[float], target: Bool) -> list[dict[str, Any]]:
+def cutoff_study(
+    ct: Any, cst: Any, grid_mm: float, cutoffs_mm: list[float], target: Bool
+) -> list[dict[str, Any]]:
     """Return what each lateral cut-off costs and leaves out, against the widest of them.
 
     One beam at a time: the widest matrices of all beams together would not fit the memory of a small machine.
@@ -179,7 +181,7 @@ def cutoff_study(ct: Any, cst: Any, cutoffs_mm: list[float], target: Bool) -> li
     for cutoff_mm in sorted(cutoffs_mm):
         spent_s, n_nonzero, mean_gy, sums_gy = 0.0, 0, 0.0, []
         for gantry_deg in GANTRY_DEG:
-            plan = plan_for((gantry_deg,), cutoff_mm)
+            plan = plan_for((gantry_deg,), grid_mm, cutoff_mm)
             dij, beam_s = influence(ct, cst, pyRadPlan.generate_stf(ct, cst, plan), plan)
             matrix = dij.physical_dose.flat[0]
             spent_s += beam_s
@@ -201,9 +203,10 @@ def cutoff_study(ct: Any, cst: Any, cutoffs_mm: list[float], target: Bool) -> li
     return rows
 
 
-def optimise(ct: Any, cst: Any, stf: Any, dij: Any, tolerance: float) -> tuple[F64, dict[str, Any]]:
+def optimise(
+    ct: Any, cst: Any, stf: Any, dij: Any, plan: Any, tolerance: float
+) -> tuple[F64, dict[str, Any]]:
     """Return the weights of the peer's own L-BFGS-B with the stored objectives, and what it took."""
-    plan = plan_for(GANTRY_DEG)
     solver = {"name": "scipy", "method": "L-BFGS-B", "max_iter": N_ITERATION, "abs_obj_tol": tolerance}
     plan.prop_opt = {"problem": "nonlin_fluence", "solver": {**solver, "display": False}}
     info: dict[str, Any] = {}
@@ -271,21 +274,27 @@ def main() -> None:
     parser.add_argument(
         "--cutoffs", type=float, nargs="+", metavar="MM", help="lateral cut-offs to compare, up to 190"
     )
+    parser.add_argument(
+        "--dose-grid", type=float, default=DOSE_GRID_MM, metavar="MM", help="edge of its voxels; default 5"
+    )
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
 
+    def new_plan() -> Any:
+        return plan_for(GANTRY_DEG, given.dose_grid)
+
     ct, cst = pyRadPlan.load_tg119()
-    plan = plan_for(GANTRY_DEG)
+    plan = new_plan()
     stf = pyRadPlan.generate_stf(ct, cst, plan)
-    first_s = influence(ct, cst, stf, plan_for(GANTRY_DEG))[1]
-    dij, second_s = influence(ct, cst, stf, plan_for(GANTRY_DEG))
+    first_s = influence(ct, cst, stf, new_plan())[1]
+    dij, second_s = influence(ct, cst, stf, new_plan())
     matrix = dij.physical_dose.flat[0]
     arrays = geometry(ct, cst, stf, dij)
     np.savez_compressed(given.folder / "geometry.npz", **arrays)
     target = arrays["dose_structure_masks"][[voi.name for voi in cst.vois].index(TARGET)].ravel()
     figures: dict[str, Any] = {
         "surroundings": surroundings(),
-        "settings": settings(plan_for(GANTRY_DEG)),
+        "settings": settings(new_plan()),
         "influence_s": {"first": first_s, "second": second_s},
         "matrix": describe(matrix, target),
         "products": products(dij),
@@ -293,12 +302,12 @@ def main() -> None:
     if given.matrix:
         sparse.save_npz(given.matrix, matrix, compressed=False)
     if given.optimise:
-        weights, figures["optimisation"] = optimise(ct, cst, stf, dij, given.tolerance)
+        weights, figures["optimisation"] = optimise(ct, cst, stf, dij, new_plan(), given.tolerance)
         np.save(given.folder / "weights.npy", weights)
     figures["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if given.cutoffs:
         del dij, matrix
-        figures["cutoffs"] = cutoff_study(ct, cst, given.cutoffs, target)
+        figures["cutoffs"] = cutoff_study(ct, cst, given.dose_grid, given.cutoffs, target)
     (given.folder / "pyradplan.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
