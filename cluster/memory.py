@@ -37,6 +37,8 @@ class MemoryNeed:
         Tiles of the largest group.
     loading, evaluating
         What loading rows and evaluating them needs in addition.
+    room
+        Bytes of tiles that a worker may keep, where they are streamed; None where all stay.
     """
 
     patient: int
@@ -46,6 +48,7 @@ class MemoryNeed:
     rows_of_group: int
     loading: int
     evaluating: int
+    room: int | None = None
 
     @property
     def peak(self) -> int:
@@ -80,7 +83,7 @@ class MemoryNeed:
                 f"{gib(max(self.loading, self.evaluating))} doses and loading), and a worker may use {gib(limit)}; "
                 "use fewer --workers or --threads, a coarser grid_mm, or a smaller lateral_cutoff_mm"
             )
-        return replace(self, rows=room, evaluating=self.evaluating + moving)
+        return replace(self, rows=room, evaluating=self.evaluating + moving, room=room)
 
 
 def worker_limit(client: Client | None, n_worker: int, given: int | None) -> int:

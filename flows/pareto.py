@@ -34,7 +34,7 @@ def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     need = as_task("size", lambda: stages.size(run, study, reference, placement, [nominal], n_plan))
     influence = as_task("dose", lambda: stages.dose(run, study, placement, [nominal]))
     plans = as_task(
-        "optimise", lambda: front.solve_front(run, study, reference, placement, influence, need.rows)
+        "optimise", lambda: front.solve_front(run, study, reference, placement, influence, need.room)
     )
     judged = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
     run.tell_peak()

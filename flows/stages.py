@@ -104,7 +104,7 @@ def optimise(
 ) -> Solve:
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
-    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], need.rows if need else None)
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], need.room if need else None)
     options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
     return find_weights(
         run,
