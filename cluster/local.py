@@ -32,9 +32,6 @@ _END_S = 5.0
 _NOTICE_S = 2.0
 _LAST_WORDS = 800
 _ENVIRONMENT = {
-    # Dask has workers give every freed 64 KiB back to the system, at once; our arrays of some MiB come and go, and the
-    # page faults cost more system time than the kernels (docs/benchmarks.md). So: free memory that a worker may keep.
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     # Threads are the cluster's business: a library that starts more of them only gets in its way.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -123,6 +120,7 @@ class LocalProcesses:
         self._failure: ClusterError | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = os.pipe()
+        self._closed = False
         # The kernel ends the children when the *thread* that started them ends: this one outlives them all.
         self._thread = threading.Thread(target=self._look_after, name="nightbeam-cluster", daemon=True)
         self._thread.start()
@@ -155,10 +153,12 @@ class LocalProcesses:
 
     def close(self) -> None:
         """End all processes, and wait for their end."""
-        if self._thread.is_alive():
-            with suppress(OSError):  # it may be ending by itself
-                os.write(self._wake_in, b"x")
-        self._thread.join()
+        if not self._closed:
+            self._closed = True
+            os.write(self._wake_in, b"x")
+            self._thread.join()
+            os.close(self._wake_in)
+            os.close(self._wake_out)
 
     def _look_after(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -234,7 +234,5 @@ class LocalProcesses:
                 child.bury()
         self._children.clear()
         self._selector.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
         if not self._address.done():
             self._address.set_exception(ClusterError("the cluster was closed before it had started"))

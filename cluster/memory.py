@@ -4,19 +4,34 @@ Needs are projected before anything is computed. Rows that do not fit are stream
 are asked for. Whatever cannot be streamed and does not fit ends the run with the numbers.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from distributed import Client
+from typing import TYPE_CHECKING
 
 from engine.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 BASE_BYTES = 290 << 20
 """A worker process that has imported all and loaded its kernels, before it has any data."""
 _SHARE_OF_FREE = 0.9
-"""Of what is free on this machine when a run begins, local workers may use so much together."""
-_CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Of what is free on a machine when a run begins, workers may use so much together."""
+_SHARE_OF_LIMIT = 0.75
+"""Of the limit that a worker of somebody's cluster has: Dask pauses a worker at 80 % of it."""
+_CGROUPS = (
+    # Version 2 of control groups, and version 1: folder, files of limit and use, name of the cache in memory.stat.
+    ("0::", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        ":memory:",
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -86,13 +101,13 @@ class MemoryNeed:
         return replace(self, rows=room, evaluating=self.evaluating + moving, room=room)
 
 
-def worker_limit(client: Client | None, n_worker: int, given: int | None) -> int:
+def worker_limit(client: "Client | None", n_worker: int, given: int | None) -> int:
     """Return the bytes that each worker may use.
 
     Parameters
     ----------
     client
-        Of a cluster whose workers say themselves what they may use; None for local workers.
+        Of somebody's cluster; None for local workers.
     n_worker
         Local workers, which share this machine.
     given
@@ -100,26 +115,43 @@ def worker_limit(client: Client | None, n_worker: int, given: int | None) -> int
     """
     if given is not None:
         return given
-    if client is not None:
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        limits = [int(worker["memory_limit"]) for worker in workers if worker["memory_limit"]]
-        if limits:
-            return min(limits)
-    return int(_free_bytes() * _SHARE_OF_FREE) // n_worker
+    if client is None:
+        return int(free_bytes() * _SHARE_OF_FREE) // n_worker
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    free = client.run(free_bytes)
+    on_host = Counter(worker["host"] for worker in workers.values())
+    shares = [int(free[address] * _SHARE_OF_FREE) // on_host[workers[address]["host"]] for address in free]
+    limits = [int(w["memory_limit"] * _SHARE_OF_LIMIT) for w in workers.values() if w["memory_limit"]]
+    return min([*shares, *limits])
 
 
-def _free_bytes() -> int:
-    """Return what this process and its children may still use: of the machine, and of the group it is held in."""
+def free_bytes() -> int:
+    """Return what may still be used here: of the machine, and of the control groups that this process is in."""
     meminfo = Path("/proc/meminfo").read_text().splitlines()
     (free_kib,) = (int(line.split()[1]) for line in meminfo if line.startswith("MemAvailable:"))
     free = free_kib << 10
-    for file in map(Path, _CGROUP_FILES):
-        if file.exists() and file.read_text().strip().isdigit():
-            free = min(free, int(file.read_text()))
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for mark, root, limit_file, use_file, cache in _CGROUPS:
+            if mark in line:
+                group = Path(root, line.split(":", 2)[2].lstrip("/"))
+                # Every group above counts, too; containers do not show those outside of them.
+                for folder in (group, *group.parents):
+                    if folder.is_relative_to(root):
+                        free = min(free, _free_of_group(folder, limit_file, use_file, cache, free))
     return free
 
 
-def peak_bytes(client: Client) -> int:
+def _free_of_group(folder: Path, limit_file: str, use_file: str, cache: str, unlimited: int) -> int:
+    try:
+        limit = (folder / limit_file).read_text().strip()
+        used = int((folder / use_file).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return unlimited
+    return max(0, int(limit) - used + int(stat.get(cache, 0))) if limit.isdigit() else unlimited
+
+
+def peak_bytes(client: "Client") -> int:
     """Return the most memory that any worker process has used since it started."""
     return max(client.run(_own_peak_bytes).values(), default=0)
 

@@ -13,7 +13,7 @@ from distributed.comm.core import connect
 
 from cluster.local import START_S, LocalProcesses
 from cluster.workers import known_workers
-from engine.errors import ClusterError, SchedulerLostError
+from engine.errors import ClusterError
 
 CONNECT_S = 20.0
 """How long a scheduler may take to answer."""
@@ -86,7 +86,7 @@ class Cluster:
         try:
             # All of them, because resident tiles stay where they are first put.
             known_workers(client, local.n_worker, START_S)
-        except SchedulerLostError as error:
+        except ClusterError as error:
             client.close()  # type: ignore[no-untyped-call]
             raise local.failure() or error from error
         return client

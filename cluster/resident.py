@@ -8,6 +8,7 @@ stays there, changes nothing in the results.
 
 import logging
 import pickle
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from distributed import CancelledError, Client, KilledWorker, get_worker
 
 from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
 from engine.errors import ClusterError, NightbeamError
+from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
 from engine.optimise.group import GroupEvaluator, Question
 
@@ -182,6 +184,8 @@ class ResidentRows:
         self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
         self._actors: list[tuple[Any, Any]] = []
         self._n_worker = 0
+        # Solves side by side ask for their CPU seconds each by itself: one rebuild at a time.
+        self._lock = threading.RLock()
         self._persist(lambda: None)
 
     def close(self) -> None:
@@ -220,7 +224,7 @@ class ResidentRows:
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
         last: Exception | None = None
-        with lost_scheduler_told(self._client):
+        with self._lock, lost_scheduler_told(self._client):
             for _ in range(_MAX_REBUILDS + 1):
                 try:
                     if not self._actors:
@@ -243,9 +247,7 @@ class ResidentRows:
         # As many as before, if they come back soon: rows that go to fewer workers stay with them.
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker = len(workers)
-        # Consecutive groups for each worker, because tiles are stored by brick and are read in slices.
-        done = np.cumsum(self._n_bytes) / max(1, int(self._n_bytes.sum()))
-        owner = np.minimum(((done - 1e-12) * len(workers)).astype(int), len(workers) - 1)
+        owner = owners(self._n_bytes, len(workers))
         futures = []
         for number, worker in enumerate(workers):
             groups = [int(g) for g in np.flatnonzero(owner == number)]
@@ -279,8 +281,8 @@ class ResidentRows:
             try:
                 return future.result(timeout=_LOOK_S)
             except TimeoutError:
-                if future.status == "error":
-                    raise
+                if future.done():
+                    return future.result()  # it came, or failed, between the two lines
                 known_workers(self._client)
 
 
@@ -294,6 +296,6 @@ def _wait(answer: Any, future: Any) -> Any:
             return answer.result(timeout=_LOOK_S)
         except TimeoutError:
             if answer.done():
-                raise
+                return answer.result()  # it came between the two lines
             if future.status != "finished":
                 raise RuntimeError(f"a worker with resident tiles was lost ({future.status})") from None

@@ -14,9 +14,8 @@ from engine.evaluate.region import regions_of
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.pareto import dominated, emphasis_lattice
-from engine.optimise.problem import Problem
 from engine.optimise.solver import SolverOptions
-from engine.optimise.together import Evaluate, side_by_side
+from engine.optimise.together import Meeting, side_by_side
 from engine.spec.study import ObjectiveSpec, ParetoSpec, Study
 from flows.judging import forward_doses, normalisation_factor, on_ct_grid, study_goals
 from flows.progress import Steps
@@ -88,12 +87,12 @@ def n_plan(study: Study) -> int:
 
 
 def solve_front(
-    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence, room: int | None
+    run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
 ) -> tuple[FrontPlan, ...]:
     """Solve for every weighting, on one set of resident tiles; all but the first side by side."""
     spec = pareto_spec(study)
     prepared = prepare_optimiser(run, study, reference, placement, influence)
-    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], room)
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
     options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
     lattice = emphasis_lattice(spec.divisions)
     # The most balanced weighting comes first; every other solve starts from its solution.
@@ -103,21 +102,22 @@ def solve_front(
     ]
     factors = [[spec.spread ** (3.0 * share - 1.0) for share in emphasis] for emphasis in lattice]
 
-    def solve(steps: Steps, place: int, start_from: Solve | None, ask: Evaluate) -> Solve:
+    def solve(steps: Steps, place: int, start_from: Solve | None, meeting: Meeting | None) -> Solve:
         terms = tuple(
             replace(term, weight=term.weight * (1.0 if c is None else factors[order[place]][c]))
             for term, c in zip(prepared.terms, criterion_of, strict=True)
         )
         return find_weights(
             run, tiles, prepared, terms, "nominal", influence.scenarios, options, study.prescription.dose_gy,
-            start_from, ask, steps,
+            start_from, meeting, steps,
         )  # fmt: skip
 
     n_most = options.max_evaluations
     with run.reporter.stage("solve 1", n_most, "evaluations") as steps:
-        first = solve(steps, 0, None, Problem.evaluate)
+        first = solve(steps, 0, None, None)
     with run.reporter.stage(f"solve 2-{len(order)}", (len(order) - 1) * n_most, "evaluations") as steps:
         others = side_by_side([partial(solve, steps, place, first) for place in range(1, len(order))])
+    tiles.close()
     plans: dict[int, FrontPlan] = {}
     for number, solved in zip(order, [first, *others], strict=True):
         values = [0.0, 0.0, 0.0]

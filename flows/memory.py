@@ -8,7 +8,7 @@ import numpy as np
 from cluster.memory import MemoryNeed, gib
 from engine.geometry.bricks import MINI_SIZE
 from engine.geometry.resample import touched_rows
-from engine.influence.rows import rows_bytes
+from engine.influence.rows import owners, rows_bytes, share_out
 from engine.model.scenario import Scenario
 from flows.references import CaseRef, Placement
 from flows.run import Run
@@ -17,6 +17,10 @@ from flows.work.matrix import BLOCKS_AT_ONCE
 
 _VALUE = 4
 """Bytes of a voxel's or row's float32."""
+_SKIN = 1.1
+"""Mini-blocks that the body touches are so much more than its volume."""
+_SAMPLING = 1.05
+"""The number of mini-blocks in a group is counted on a sample, and a little more in other scenarios."""
 
 
 def fit_memory(
@@ -73,28 +77,32 @@ def project_memory(
     n_ct = math.prod(case.grid.shape_zyx)
     grids = [patient.layout for patient in (placement.optimiser, placement.report)]
     largest = max(grids, key=lambda grid: grid.n_row)
-    n_row = sum(grid.n_row for grid in grids)
     # Density, and which rows get dose; while those are found, the body, its mean on the grid, and row numbers.
-    patient = _VALUE * n_ct + n_row
+    patient = _VALUE * n_ct + sum(grid.n_row for grid in grids)
     finding_rows = _VALUE * n_ct + largest.n_row * 3 * _VALUE
-    blocks = 0
+    blocks = scratch = 0
     for size, beamlets in zip(sizes, placement.beamlets, strict=True):
         share = min(1.0, BLOCKS_AT_ONCE / beamlets.n_block)
-        tiles = int(rows_bytes(size.n_mini, size.n_segment) * share)
-        n_beamlet = int(np.diff(beamlets.block_begin[:: min(BLOCKS_AT_ONCE, beamlets.n_block)]).max())
-        scratch = engine.scratch_bytes(n_beamlet, layout.brick_size)
+        tiles = int(rows_bytes(int(size.n_mini.sum()), size.n_segment) * share)
+        at_once = min(BLOCKS_AT_ONCE, beamlets.n_block)
+        n_beamlet = int((beamlets.block_begin[at_once:] - beamlets.block_begin[:-at_once]).max())
+        scratch = max(scratch, engine.scratch_bytes(n_beamlet, layout.brick_size))
         # Once brick by brick, once block by block, and what of it is being written.
         blocks = max(blocks, engine.view_bytes(size.n_view) + scratch + 2 * tiles + tiles // 2)
-    of_body = math.ceil(np.count_nonzero(active) / layout.brick_size * layout.edge**3)
-    volume_ratio = (
-        (layout.grid.voxel_volume_mm3 / largest.grid.voxel_volume_mm3) if largest is not layout else 1.0
-    )
-    n_view = int(of_body * volume_ratio / MINI_SIZE * 1.1)
+    n_active = np.count_nonzero(active)
+    volume_ratio = layout.grid.voxel_volume_mm3 / largest.grid.voxel_volume_mm3
+    n_view = int(n_active * volume_ratio / MINI_SIZE * _SKIN)
     forward = engine.view_bytes(n_view) + n_view * MINI_SIZE * _VALUE + largest.n_row * 5 * _VALUE
-    nominal = rows_bytes(sum(size.n_mini for size in sizes), sum(size.n_segment for size in sizes))
-    share = math.ceil(N_GROUP / min(n_worker, N_GROUP)) / N_GROUP
+    # What workers will hold: the same groups, and the same sharing out, as with the matrix itself.
+    n_mini = np.sum([size.n_mini for size in sizes], axis=0)
+    n_segment = sum(size.n_segment for size in sizes)
+    groups = np.array([int(n_mini[first : first + n].sum()) for first, n in share_out(n_mini, N_GROUP)])
+    of_group = np.array([rows_bytes(int(n * _SAMPLING), n_segment // max(1, groups.size)) for n in groups])
+    of_worker = np.bincount(owners(of_group, n_worker), of_group, minlength=n_worker)
+    most, largest_group = int(of_worker.max(initial=0)), int(of_group.max(initial=0))
+    share = most / max(1, int(of_group.sum()))
     views = sum(size.n_view for size in sizes) * MINI_SIZE * (_VALUE + 1)
-    of_group = nominal // N_GROUP
+    filling = views + scratch + 3 * largest_group
     return MemoryNeed(
         patient=patient,
         tasks={
@@ -102,8 +110,8 @@ def project_memory(
             "computing final doses": max(forward, finding_rows),
         },
         n_thread=n_thread,
-        rows=int(nominal * len(scenarios) * share),
-        rows_of_group=of_group * len(scenarios),
-        loading=max(int(nominal * share), views + 2 * of_group) + of_group,
-        evaluating=int(np.count_nonzero(active) * share * 8 * (len(scenarios) + 2) * n_question),
+        rows=most * len(scenarios),
+        rows_of_group=largest_group * len(scenarios),
+        loading=max(most + largest_group, filling * n_thread),
+        evaluating=int(n_active * share * 8 * (2 * len(scenarios) + 1) * n_question),
     )

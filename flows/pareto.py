@@ -31,11 +31,9 @@ def _trace(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     nominal = as_task("vary", lambda: stages.vary(study))[0]
     n_plan = front.n_plan(study)
-    need = as_task("size", lambda: stages.size(run, study, reference, placement, [nominal], n_plan))
+    as_task("size", lambda: stages.size(run, study, reference, placement, [nominal], n_plan))
     influence = as_task("dose", lambda: stages.dose(run, study, placement, [nominal]))
-    plans = as_task(
-        "optimise", lambda: front.solve_front(run, study, reference, placement, influence, need.room)
-    )
+    plans = as_task("optimise", lambda: front.solve_front(run, study, reference, placement, influence))
     judged = as_task("judge", lambda: front.judge_front(run, study, reference, placement, nominal, plans))
     run.tell_peak()
     return as_task("tell", lambda: front.tell_front(study, reference, influence, plans, judged, output))

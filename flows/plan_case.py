@@ -54,9 +54,9 @@ def plan_case(
 def _plan(run: Run, study: Study, folder: Path, output: Path) -> Path:
     reference, placement = read_and_place(run, study, folder)
     scenarios = as_task("vary", lambda: stages.vary(study))
-    need = as_task("size", lambda: stages.size(run, study, reference, placement, scenarios))
+    as_task("size", lambda: stages.size(run, study, reference, placement, scenarios))
     influence = as_task("dose", lambda: stages.dose(run, study, placement, scenarios))
-    solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence, need))
+    solve = as_task("optimise", lambda: stages.optimise(run, study, reference, placement, influence))
     judgement = as_task(
         "judge",
         lambda: stages.judge(run, study, reference, placement, scenarios, influence, solve),

@@ -1,8 +1,8 @@
 """What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cluster.memory import MemoryNeed
     from cluster.open import Cluster
 
 _WORKERS_IMPORT = ("flows.work.matrix", "flows.work.rows", "flows.work.doses")
@@ -58,12 +59,16 @@ class Run:
         Where it computes.
     may_compute
         False for commands that only tell again what is in the store.
+    need
+        What every worker will use at most, when the first thing has to be computed.
     """
 
     store: Store
     reporter: Reporter
     computing: Computing = Computing()
     may_compute: bool = True
+    need: "MemoryNeed | None" = None
+    _size: "Callable[[], MemoryNeed] | None" = None
     _open: ExitStack = field(default_factory=ExitStack)
     _cluster: "Cluster | None" = None
     _has_client: bool = False
@@ -131,7 +136,13 @@ class Run:
             self.reporter.say(
                 f"cluster: {len(threads)} workers, {sum(threads.values())} threads ({self.computing.cluster})"
             )
+            if self._size is not None:
+                self.need = self._size()
         return client
+
+    def before_computing(self, size: "Callable[[], MemoryNeed]") -> None:
+        """Have the need of memory looked at when the first thing has to be computed, and again on another cluster."""
+        self._size = size
 
     def workers(self) -> tuple[int, int, int]:
         """Return the number of workers, the most threads of one, and the bytes of memory that each may use.
@@ -157,7 +168,9 @@ class Run:
         if self._cluster is not None and self._has_client:
             from cluster.memory import gib, peak_bytes
 
-            self.reporter.say(f"memory: a worker used {gib(peak_bytes(self.client))} at most")
+            # For information only: workers may go as they like now.
+            with suppress(OSError, RuntimeError):
+                self.reporter.say(f"memory: a worker used {gib(peak_bytes(self.client))} at most")
 
     def lose_cluster(self, error: SchedulerLostError) -> str:
         """Let go of a cluster whose scheduler is gone; returns why it is. The next use of `client` finds another.

@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms
 from engine.optimise.regions import region_share
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
 from engine.optimise.solver import SolveResult, SolverOptions, solve
-from engine.optimise.together import Evaluate
+from engine.optimise.together import Meeting
 from engine.spec.study import ObjectiveSpec, Study
 from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 SOLVE = "solve"
 _SOLVE_CODE = (
     "engine.optimise", "engine.influence", "engine.model", "engine.dose", "engine.geometry", "engine._jit",
-    "engine._vector",
+    "engine._vector", "flows.work.rows",
 )  # fmt: skip
 N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
@@ -154,13 +155,13 @@ def find_weights(
     options: SolverOptions,
     prescription_gy: float,
     start_from: Solve | None = None,
-    ask: Evaluate = Problem.evaluate,
+    meeting: Meeting | None = None,
     shared_steps: Steps | None = None,
 ) -> Solve:
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
 
     Where another run is solving the same problem, wait for it, and take over if it is gone. Solves side by side are
-    given the way to ask for evaluations, and the steps of their common stage.
+    given where they meet, and the steps of their common stage.
     """
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
@@ -184,8 +185,11 @@ def find_weights(
         log = EvaluationLog(run.store.folder, digest, lease.id)
         finished = False
         try:
-            with stage() as steps:
+            with stage() as steps, ExitStack() as while_asking:
                 problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+                if meeting is not None:
+                    while_asking.enter_context(meeting.seat())
+                ask = problem.evaluate if meeting is None else partial(meeting.evaluate, problem)
                 steps.found(log.n_replayable)
                 cpu = _CpuSeconds(tiles, log.cpu_s)
 
@@ -194,7 +198,7 @@ def find_weights(
                     known = log.replay(weight, temperature)
                     if known is not None:
                         return known
-                    evaluation = ask(problem, weight, temperature)
+                    evaluation = ask(weight, temperature)
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
                     steps.advance(1, f"objective {evaluation.exact:.6g}")
@@ -219,7 +223,7 @@ def find_weights(
             log.close(finished)
         return Solve(digest, result, problem.terms, cpu_s)
 
-    return find_or_make(run, f"solve-{digest}", find, make)
+    return find_or_make(run, f"solve-{digest}", find, make, meeting.stopped if meeting else None)
 
 
 class _CpuSeconds:
@@ -261,12 +265,10 @@ class ResidentTiles:
         The run, and what is to be optimised.
     n_beamlet
         Beamlets of all beams.
-    room
-        Bytes of tiles that each worker may keep; None for all.
     """
 
-    def __init__(self, run: Run, prepared: OptimiserInput, n_beamlet: int, room: int | None) -> None:
-        self._run, self._prepared, self._n_beamlet, self._room = run, prepared, n_beamlet, room
+    def __init__(self, run: Run, prepared: OptimiserInput, n_beamlet: int) -> None:
+        self._run, self._prepared, self._n_beamlet = run, prepared, n_beamlet
         self._holders: ResidentRows | None = None
         self._lock = threading.Lock()
         self.n_evaluation = 0
@@ -279,12 +281,19 @@ class ResidentTiles:
 
                 self._run.reporter.say("loading the tiles into the workers' memory")
                 n_bytes = np.array([rows_bytes(n_mini, 0) for n_mini in self._prepared.work])
-                resident = ResidentRows(
-                    self._run.client, self._prepared.groups, n_bytes, self._n_beamlet, self._room
-                )
+                client = self._run.client
+                room = self._run.need.room if self._run.need else None
+                resident = ResidentRows(client, self._prepared.groups, n_bytes, self._n_beamlet, room)
                 self._run.reporter.say(f"tiles: {resident.resident_bytes() / 1e6:.0f} MB resident")
                 self._holders = resident
             return self._holders
+
+    def close(self) -> None:
+        """Let go of the tiles: what comes next shall have their memory."""
+        with self._lock:
+            if self._holders is not None:
+                self._holders.close()
+                self._holders = None
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that workers spent on products and objectives since the tiles were loaded."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.memory import MemoryNeed
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import CaseError
 from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
@@ -80,9 +79,13 @@ def size(
     placement: Placement,
     scenarios: Sequence[Scenario],
     n_question: int = 1,
-) -> MemoryNeed:
-    """Project the memory of every worker before anything is computed; what cannot fit is refused here."""
-    return fit_memory(run, reference, placement, _optimised(study, scenarios), n_question)
+) -> None:
+    """Have the memory of every worker projected before anything is computed, and refused what cannot fit.
+
+    A study whose results are all in the store needs no memory of any worker, and is not asked.
+    """
+    optimised = _optimised(study, scenarios)
+    run.before_computing(lambda: fit_memory(run, reference, placement, optimised, n_question))
 
 
 def dose(run: Run, study: Study, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
@@ -100,13 +103,12 @@ def optimise(
     reference: CaseRef,
     placement: Placement,
     influence: Influence,
-    need: MemoryNeed | None = None,
 ) -> Solve:
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
-    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1], need.room if need else None)
+    tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
     options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
-    return find_weights(
+    solved = find_weights(
         run,
         tiles,
         prepared,
@@ -116,6 +118,8 @@ def optimise(
         options,
         study.prescription.dose_gy,
     )
+    tiles.close()
+    return solved
 
 
 def judge(

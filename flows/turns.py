@@ -1,10 +1,11 @@
 """Two runs that need the same result: one makes it under a lease, the other waits, and takes over if need be."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from engine.errors import LeaseLostError, StaleLogError
+from engine.errors import LeaseLostError, OptimisationError, StaleLogError
 from flows.run import Run
 from storage.lease import Claim, Lease
 
@@ -12,7 +13,13 @@ R = TypeVar("R")
 _LOOK_S = 0.25
 
 
-def find_or_make(run: Run, name: str, find: Callable[[], R | None], make: Callable[[Lease], R]) -> R:
+def find_or_make(
+    run: Run,
+    name: str,
+    find: Callable[[], R | None],
+    make: Callable[[Lease], R],
+    stopped: threading.Event | None = None,
+) -> R:
     """Return what ``find`` finds, or what ``make`` makes while no other run makes it.
 
     Parameters
@@ -25,9 +32,13 @@ def find_or_make(run: Run, name: str, find: Callable[[], R | None], make: Callab
         Looks whether it is there, whoever made it; None if it is not.
     make
         Makes and publishes it; looks at the lease while it works.
+    stopped
+        Set when nobody wants the result any more.
 
     Raises
     ------
+    OptimisationError
+        If nobody wants the result any more.
     StudyError
         If it is not there and this run may not compute.
     """
@@ -45,6 +56,8 @@ def find_or_make(run: Run, name: str, find: Callable[[], R | None], make: Callab
                 run.reporter.say(f"another run{who} is solving this; waiting for it")
                 told = True
             time.sleep(_LOOK_S)
+            if stopped is not None and stopped.is_set():
+                raise OptimisationError("stopped while another run was solving this")
             found = find()
         else:
             with lease:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from engine.geometry.bricks import BrickLayout
-from engine.model.arrays import F32, F64, Bool
+from engine.model.arrays import F32, F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.grid import Grid
@@ -35,17 +35,19 @@ class Patient:
 
 @dataclass(frozen=True)
 class MatrixSize:
-    """What one beam's part of an influence matrix will have, at most, in one scenario.
+    """What one beam's part of an influence matrix will have in one scenario, right to some percent.
 
     Parameters
     ----------
-    n_mini, n_segment
-        Mini-blocks and segments (beamlets in bricks) of all its tiles.
+    n_mini
+        Mini-blocks of its tiles in every brick, shape (n_brick,).
+    n_segment
+        Segments (beamlets in bricks) of all its tiles, at most.
     n_view
-        Mini-blocks of the grid that some beamlet reaches.
+        Mini-blocks of the grid that its view keeps.
     """
 
-    n_mini: int
+    n_mini: I64
     n_segment: int
     n_view: int
 

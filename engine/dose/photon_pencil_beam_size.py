@@ -3,14 +3,15 @@
 import numpy as np
 
 from engine.dose.engine import MatrixSize
+from engine.dose.photon_pencil_beam_view import around
 from engine.geometry.bricks import MINI_SIZE, BrickLayout
 from engine.geometry.frames import project
 from engine.model.arrays import F64, I64, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 
-_SAMPLE = 2048
-"""Mini-blocks that are looked at; their beamlets in reach vary so little that the sum is right to a percent."""
+_SAMPLE = 4096
+"""Mini-blocks that are looked at; their beamlets in reach vary so little that sums are right to some percent."""
 _VIEW_BYTES = MINI_SIZE * 5 * 4 + 8
 """Of one mini-block in a view: five float32 arrays and a row number."""
 _SCRATCH_BYTES = 16 << 20
@@ -38,18 +39,17 @@ def matrix_size(
     """
     first_row = np.flatnonzero(np.ascontiguousarray(active).view(np.uint64)) * MINI_SIZE
     step = max(1, first_row.size // _SAMPLE)
-    in_reach = _in_reach(_mean_mm(layout, first_row[::step], beam, position), beamlets, reach_mm)
+    sample = first_row[step // 2 :: step]
+    position_mm = _mean_mm(layout, sample, beam, position)
+    n_mini = np.zeros(layout.n_brick, dtype=np.int64)
+    np.add.at(n_mini, sample // layout.brick_size, _in_reach(position_mm, beamlets, reach_mm) * step)
     bricks = np.unique(first_row // layout.brick_size)
     corner_mm = _mean_mm(layout, bricks * layout.brick_size, beam, position)
     # A brick is reached if its centre is within the cut-off and half its diagonal; its first mini-block lies up to
     # half a diagonal from there. Counted generously: segments are a few percent of a matrix.
     diagonal_mm = layout.edge * float(np.linalg.norm(layout.grid.spacing_mm_xyz))
     touched = _in_reach(corner_mm, beamlets, reach_mm + diagonal_mm)
-    return MatrixSize(
-        n_mini=int(in_reach.sum()) * step,
-        n_segment=int(touched.sum()),
-        n_view=int(np.count_nonzero(in_reach)) * step,
-    )
+    return MatrixSize(n_mini, int(touched.sum()), int(around(position_mm, beamlets, reach_mm).sum()) * step)
 
 
 def _mean_mm(layout: BrickLayout, first_row: I64, beam: Beam, position: PatientPosition) -> F64:

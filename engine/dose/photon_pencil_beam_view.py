@@ -177,14 +177,17 @@ def _in_reach(
     reach_mm: float,
 ) -> Bool:
     """Return which mini-blocks lie around the beamlets' bounding box, shape (n,)."""
-    centre_x, centre_y = beamlets.centres_mm()
     inside = np.empty(first_row.size, dtype=np.bool_)
     for part in _parts(first_row.size):
         mean_mm = _project(layout, first_row[part], beam, shift_mm, position)[0].mean(axis=1)
-        inside[part] = (
-            (mean_mm[:, 0] >= centre_x.min() - reach_mm)
-            & (mean_mm[:, 0] <= centre_x.max() + reach_mm)
-            & (mean_mm[:, 1] >= centre_y.min() - reach_mm)
-            & (mean_mm[:, 1] <= centre_y.max() + reach_mm)
-        )
+        inside[part] = around(mean_mm, beamlets, reach_mm)
+    return inside
+
+
+def around(position_mm: F64, beamlets: BeamletGrid, reach_mm: float) -> Bool:
+    """Return which positions (n, 2) lie within reach of the beamlets' bounding box, shape (n,)."""
+    inside = np.ones(position_mm.shape[0], dtype=np.bool_)
+    for axis, centre_mm in enumerate(beamlets.centres_mm()):
+        inside &= position_mm[:, axis] >= centre_mm.min() - reach_mm
+        inside &= position_mm[:, axis] <= centre_mm.max() + reach_mm
     return inside

@@ -48,7 +48,8 @@ def _trace(
                     enter[k] = max(enter[k], min(first, second))
                     leave[k] = min(leave[k], max(first, second))
             length_mm[k] = np.sqrt(length_mm[k])
-            # A ray beside the image has no such part, and takes no step.
+            # A ray beside the image has no such part, and takes no step, however far its neighbours walk.
+            beside = leave[k] <= enter[k]
             leave[k] = max(leave[k], enter[k])
             inside = 1e-9 * (leave[k] - enter[k]) + enter[k]
             index[k] = 0
@@ -58,7 +59,7 @@ def _trace(
                 position = (start + inside * along - low_mm[axis]) / spacing_mm[axis]
                 voxel = min(max(int(np.floor(position)), 0), count[axis] - 1)
                 index[k] += voxel * stride[axis]
-                if along == 0.0:
+                if beside or along == 0.0:
                     step[axis, k], face[axis, k], apart[axis, k] = 0, np.inf, 0.0
                 else:
                     ahead = 1 if along > 0.0 else 0

@@ -253,3 +253,14 @@ def share_out(work_per_brick: I64, n_group: int) -> list[tuple[int, int]]:
     edges = np.searchsorted(done, total * np.arange(1, n_group) / n_group)
     edges = np.unique(np.concatenate([[0], edges + 1, [work_per_brick.size]]))
     return [(int(a), int(b - a)) for a, b in pairwise(edges) if work_per_brick[a:b].sum() > 0]
+
+
+def owners(n_bytes: I64, n_worker: int) -> I64:
+    """Return which worker gets each group, shape (n_group,).
+
+    Consecutive groups for each, because tiles are stored by brick and are read in slices; a group goes where its middle
+    lies.
+    """
+    middle = (np.cumsum(n_bytes) - 0.5 * n_bytes) / max(1, int(n_bytes.sum()))
+    owner: I64 = np.clip((middle * n_worker).astype(np.int64), 0, n_worker - 1)
+    return owner

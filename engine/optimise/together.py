@@ -5,19 +5,22 @@ time of ten in a row. Every answer is, to the last bit, the one that the solve w
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
+from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.problem import Evaluation, Problem, evaluate_together
 
 Result = TypeVar("Result")
-Evaluate = Callable[[Problem, F64, float], Evaluation]
 
 
-def side_by_side(solves: Sequence[Callable[[Evaluate], Result]]) -> list[Result]:
-    """Return the results of some solves in their order; each is given the function to evaluate its problem with.
+def side_by_side(solves: Sequence[Callable[["Meeting"], Result]]) -> list[Result]:
+    """Return the results of some solves in their order; each is given the meeting to take a seat at.
 
     All problems must be on the same rows.
 
@@ -25,51 +28,75 @@ def side_by_side(solves: Sequence[Callable[[Evaluate], Result]]) -> list[Result]
     ------
     Exception
         The first error of any solve, when all have ended; an error of an evaluation reaches every solve that waits
-        for it.
+        for it. What ends the calling thread (Ctrl-C) ends all solves at their next question.
     """
-    meeting = _Meeting(len(solves))
-
-    def run(solve: Callable[[Evaluate], Result]) -> Result:
+    meeting = Meeting()
+    # Here as well as in each solve: the limit is the process's, and the first to end would lift it for the others.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(max(1, len(solves))) as threads:
         try:
-            return solve(meeting.evaluate)
-        finally:
-            meeting.leave()
+            return [future.result() for future in [threads.submit(solve, meeting) for solve in solves]]
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                meeting.stop()
+            raise
 
-    with ThreadPoolExecutor(max(1, len(solves))) as threads:
-        return [future.result() for future in [threads.submit(run, solve) for solve in solves]]
 
+class Meeting:
+    """Where solves meet: when all that have a seat are waiting for an answer, the last to ask asks for all.
 
-class _Meeting:
-    """Where solves meet: when all that still run are waiting for an answer, the last to come asks for all."""
+    A solve takes a seat when it begins to ask, and not before: nobody shall wait for one that itself waits for others.
+    """
 
-    def __init__(self, n_solve: int) -> None:
-        self._running = n_solve
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        """Whether all are to end."""
+        self._seated = 0
         self._asked: list[tuple[Problem, F64, float]] = []
         self._answers: dict[int, list[Evaluation] | BaseException] = {}
         self._round = 0
         self._changed = threading.Condition()
 
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Have a seat, so that others wait for this solve's questions."""
+        with self._changed:
+            self._seated += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._seated -= 1
+                self._answer_if_all_ask()
+
     def evaluate(self, problem: Problem, weight: F64, temperature: float) -> Evaluation:
-        """Return the evaluation, together with those of all other solves."""
+        """Return the evaluation, together with those of all others that have a seat.
+
+        Raises
+        ------
+        OptimisationError
+            If all are to end.
+        """
         with self._changed:
             here, place = self._round, len(self._asked)
             self._asked.append((problem, weight, temperature))
             self._answer_if_all_ask()
-            while here not in self._answers:
+            while here not in self._answers and not self.stopped.is_set():
                 self._changed.wait()
-            answers = self._answers[here]
+            answers = self._answers.get(here)
+        if answers is None:
+            raise OptimisationError("the solve was stopped; the same command goes on with it")
         if isinstance(answers, BaseException):
             raise answers
         return answers[place]
 
-    def leave(self) -> None:
-        """Let the others go on without this solve."""
+    def stop(self) -> None:
+        """End all that wait for an answer, now or later."""
+        self.stopped.set()
         with self._changed:
-            self._running -= 1
-            self._answer_if_all_ask()
+            self._changed.notify_all()
 
     def _answer_if_all_ask(self) -> None:
-        if not self._asked or len(self._asked) < self._running:
+        if not self._asked or len(self._asked) < self._seated or self.stopped.is_set():
             return
         asked, self._asked = self._asked, []
         # Everybody has taken the answers of the round before: they are waiting here.

@@ -167,3 +167,17 @@ def test_reversed_ray_has_the_same_depth(
 ) -> None:
     density = _random_density()
     assert _depth(density, source, target) == pytest.approx(_depth(density, target, source), abs=1e-4)
+
+
+def test_a_ray_has_the_same_depth_in_any_company() -> None:
+    # Rays that hit, miss and run along the image's axes, traced together and one by one.
+    density, rng = _random_density(), np.random.default_rng(5)
+    source = np.array([-40.0, 3.0, 1.0])
+    points = rng.uniform(-60.0, 60.0, (200, 3))
+    points[::9] = source + np.array([80.0, 0.0, 0.0])
+    together = radiological_depth_mm(density, GRID, source, points)
+    alone = [radiological_depth_mm(density, GRID, source, point[None])[0] for point in points]
+    np.testing.assert_array_equal(together, alone)
+    assert (together == 0.0).sum() > 20
+    assert (together > 0.0).sum() > 20
+    assert together.min() >= 0.0

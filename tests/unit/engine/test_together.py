@@ -1,6 +1,9 @@
 """Solves side by side: the same bits as alone, and nobody waits for ever."""
 
+import subprocess
+import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,13 +49,23 @@ def solved(problem, start, evaluate):
     return solve(lambda w, t: evaluate(problem, w, t), start, 1, lambda stage, at: 0.0, OPTIONS)
 
 
+def seated(problem, start):
+    """Return a solve that takes a seat at the meeting."""
+
+    def begin(meeting):
+        with meeting.seat():
+            return solved(problem, start, meeting.evaluate)
+
+    return begin
+
+
 def test_solves_side_by_side_end_with_the_bits_of_solves_in_a_row():
     rows = CountingRows()
     start = uniform_start(rows, 0, 5.0)
     alone = [solved(p, start, lambda problem, w, t: problem.evaluate(w, t)) for p in problems(rows)]
     n_alone = len(rows.asked)
     rows.asked.clear()
-    together = side_by_side([lambda evaluate, p=p: solved(p, start, evaluate) for p in problems(rows)])
+    together = side_by_side([seated(p, start) for p in problems(rows)])
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a.weight, b.weight)
         np.testing.assert_array_equal(a.history, b.history)
@@ -66,7 +79,7 @@ def test_an_error_of_an_evaluation_ends_all_solves():
     rows = CountingRows(fail_after=4)
     start = np.ones(rows.n_beamlet)
     with pytest.raises(ArithmeticError, match="no more answers"):
-        side_by_side([lambda evaluate, p=p: solved(p, start, evaluate) for p in problems(rows)])
+        side_by_side([seated(p, start) for p in problems(rows)])
     assert threading.active_count() < 20
 
 
@@ -74,16 +87,64 @@ def test_a_solve_that_fails_by_itself_does_not_hold_the_others_up():
     rows = CountingRows()
     start, finished = np.ones(rows.n_beamlet), []
 
-    def failing(evaluate):
-        evaluate(problems(rows)[0], start, 0.0)
-        raise KeyError("its own")
+    def failing(meeting):
+        with meeting.seat():
+            meeting.evaluate(problems(rows)[0], start, 0.0)
+            raise KeyError("its own")
 
-    def good(evaluate, problem):
-        finished.append(solved(problem, start, evaluate))
+    def good(meeting, problem):
+        finished.append(seated(problem, start)(meeting))
 
     with pytest.raises(KeyError, match="its own"):
-        side_by_side([failing, *(lambda evaluate, p=p: good(evaluate, p) for p in problems(rows)[1:])])
+        side_by_side([failing, *(partial(good, problem=p) for p in problems(rows)[1:])])
     assert len(finished) == 4
+
+
+def test_nobody_waits_for_a_solve_that_has_not_begun_to_ask():
+    rows = CountingRows()
+    start, ended = np.ones(rows.n_beamlet), threading.Event()
+
+    def late(meeting):
+        # As one that waits for a lease which is free only when the other has ended.
+        assert ended.wait(60.0)
+        return seated(problems(rows)[1], start)(meeting)
+
+    def early(meeting):
+        try:
+            return seated(problems(rows)[0], start)(meeting)
+        finally:
+            ended.set()
+
+    assert len(side_by_side([late, early])) == 2
+
+
+def test_ctrl_c_ends_all_solves_at_their_next_question():
+    script = """
+import os, signal, sys, threading, time
+import numpy as np
+from engine.optimise.together import side_by_side
+from tests.unit.engine.test_together import CountingRows, problems
+rows = CountingRows()
+def endless(problem):
+    def solve(meeting):
+        with meeting.seat():
+            while True:
+                meeting.evaluate(problem, np.ones(rows.n_beamlet), 0.0)
+    return solve
+def interrupt():
+    while len(rows.asked) < 5:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    side_by_side([endless(p) for p in problems(rows)])
+except KeyboardInterrupt:
+    sys.exit(17)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 17, done.stderr
 
 
 def test_no_solves_have_no_results():

@@ -1,0 +1,66 @@
+"""The projection of memory against what is there when it has been computed."""
+
+import numpy as np
+import pytest
+
+from engine.dose.engine import Patient
+from engine.geometry.resample import touched_rows
+from engine.influence.rows import owners, rows_of_columns, share_out
+from engine.spec.study import load_study
+from flows import stages
+from flows.cases import case_of_study
+from flows.memory import project_memory
+from flows.progress import Reporter
+from flows.run import Run
+from flows.solving import N_GROUP
+from storage.store import Store
+from tests.e2e.small_study import STUDY, write_study
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """Return case, placement and the bytes of every group of the real matrix, on a grid of some ten thousand rows."""
+    folder = tmp_path_factory.mktemp("memory")
+    study_file = write_study(folder, STUDY.replace("grid_mm = 8.0", "grid_mm = 4.0", 1))
+    study = load_study(study_file)
+    with Run(Store(folder / "store"), Reporter(quiet=True)) as run:
+        reference = stages.read(run, study, case_of_study(run, study.case, folder), folder)
+        placement = stages.place(run, study, reference)
+        density = run.store.read_arrays("density", reference.density_digest)[0]["density"]
+    case, layout = reference.case, placement.optimiser.layout
+    active = touched_rows(layout, case.external.coverage, case.grid)
+    patient = Patient(case.grid, density, case.patient_position)
+    columns, work = [], np.zeros(layout.n_brick, np.int64)
+    for first, beam, beamlets in zip(
+        placement.first_beamlet, placement.beams, placement.beamlets, strict=False
+    ):
+        view = placement.engine.view(patient, layout, active, beam, (0.0, 0.0, 0.0), beamlets)
+        for block, column in enumerate(
+            placement.engine.tile_columns(view, beamlets, range(beamlets.n_block), 1.0)
+        ):
+            columns.append((first + int(beamlets.block_begin[block]), column))
+            np.add.at(work, column.brick, np.diff(column.segment_begin[:: column.n_beamlet]))
+    groups = [
+        rows_of_columns(columns, *group, layout.brick_size).n_bytes for group in share_out(work, N_GROUP)
+    ]
+    return reference, placement, stages.vary(study), np.array(groups)
+
+
+@pytest.mark.parametrize("n_worker", [1, 2, 3, 4, 6, 8, 16])
+def test_no_worker_holds_more_rows_than_projected_nor_much_less(planned, n_worker):
+    reference, placement, scenarios, groups = planned
+    need = project_memory(reference, placement, scenarios, 1, n_worker, 1)
+    held = np.bincount(owners(groups, n_worker), groups, minlength=n_worker).max() * len(scenarios)
+    assert held <= need.rows <= 1.3 * held
+    assert groups.max() * len(scenarios) <= need.rows_of_group
+
+
+def test_more_threads_and_more_questions_need_more(planned):
+    reference, placement, scenarios, _ = planned
+    one = project_memory(reference, placement, scenarios, 1, 2, 1)
+    threads = project_memory(reference, placement, scenarios, 1, 2, 4)
+    assert threads.loading > one.loading or threads.loading == one.loading >= one.rows_of_group
+    assert threads.peak >= one.peak
+    assert project_memory(reference, placement, scenarios, 9, 2, 1).evaluating == pytest.approx(
+        9 * one.evaluating
+    )
