@@ -13,14 +13,14 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 import argparse
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from engine.optimise.group import GroupEvaluator
+from engine.optimise.group import GroupEvaluator, Question
 from engine.optimise.problem import Problem, uniform_start
 from engine.spec.study import Study, load_study
 from flows import stages
@@ -110,17 +110,15 @@ class TimedRows:
     n_beamlet: int
     ledger: Ledger
 
-    def sums(self, *arguments) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+    def sums(self, questions: Sequence[Question]) -> list[list[np.ndarray]]:
         """Return `GroupEvaluator.sums` of every group."""
         with self.ledger.step("doses and sums of objectives"):
-            return [group.sums(*arguments) for group in self.groups]
+            return [group.sums(questions) for group in self.groups]
 
-    def gradients(self, weight, terms, used, factor, totals, temperature) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
-        """Return `GroupEvaluator.gradient` of every group."""
+    def gradients(self, questions, factors, totals) -> list[list[np.ndarray]]:  # type: ignore[no-untyped-def]
+        """Return `GroupEvaluator.gradients` of every group."""
         with self.ledger.step("slopes of objectives and adjoint"):
-            return [
-                group.gradient(self.n_beamlet, terms, factor, totals, temperature) for group in self.groups
-            ]
+            return [group.gradients(questions, factors, totals) for group in self.groups]
 
 
 def main() -> None:
