@@ -4,8 +4,9 @@
 compiler happened to reorder a sum. ``contract`` alone is allowed (fused multiply-add), which is fixed for one kind
 of processor.
 
-numba keeps machine code on disk and makes it anew when a kernel's own file changes, not when a helper or a constant
-from another file does. So the machine code has a folder for each state of all those sources.
+numba keeps machine code on disk, apart for each type of processor, and makes it anew when a kernel's own file changes,
+not when a helper or a constant from another file does. So the machine code has a folder for each state of all those
+sources.
 """
 
 import hashlib
