@@ -15,7 +15,7 @@ from engine.errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client
 
-BASE_BYTES = 290 << 20
+BASE_BYTES = 320 << 20
 """A worker process that has imported all and loaded its kernels, before it has any data."""
 _SHARE_OF_FREE = 0.9
 """Of what is free on a machine when a run begins, workers may use so much together."""

@@ -19,8 +19,8 @@ _VALUE = 4
 """Bytes of a voxel's or row's float32."""
 _SKIN = 1.1
 """Mini-blocks that the body touches are so much more than its volume."""
-_SAMPLING = 1.05
-"""The number of mini-blocks in a group is counted on a sample, and a little more in other scenarios."""
+_SAMPLING = 1.08
+"""The number of mini-blocks in a group is counted on a sample, and may be a little more in other scenarios."""
 
 
 def fit_memory(
