@@ -18,7 +18,7 @@ from flows.cases import case_of_study
 from flows.cli import main
 from flows.progress import Reporter
 from flows.recovery import until_whole
-from flows.run import Run
+from flows.run import Computing, Run
 from flows.telling import export_dose
 from storage.cases import read_case, write_case
 from storage.lease import take_run_lease
@@ -250,7 +250,7 @@ def test_objects_of_every_kind_that_are_lost_in_the_middle_of_a_run_are_named_an
     study_file = write_study(tmp_path, NOMINAL)
     study = load_study(study_file)
     store, listener = Saboteur(tmp_path / "store"), Listener()
-    with Run(store, listener, "local", 1) as running:
+    with Run(store, listener, Computing(n_worker=1)) as running:
 
         def plan_without_prefect(last="case_reference"):
             """Run the stages up to the one that reads this kind; return the weights, and the dose if there is one."""
