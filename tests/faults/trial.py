@@ -39,6 +39,9 @@ _MAX_SCHEDULERS_IN_A_ROW = 3
 """The run itself gives up after a fourth one without any progress."""
 
 
+_GIVES_UP = "times without any progress in between; find out what ends it, then the same command goes on"
+
+
 @dataclass(frozen=True)
 class Kill:
     """A kill that happened: whom it met, and in the middle of what."""
@@ -213,7 +216,10 @@ class Trial:
         status = self._process.returncode
         if status not in (0, None, -signal.SIGKILL):
             tail = (self.folder / "printed").read_text(errors="replace")[-2000:]
-            self.outcome.lost = f"exit status {status}: {tail}"
+            # Schedulers that are killed faster than anything gets done end a run on purpose, and it says what to do:
+            # give the same command again, as after any kill.
+            if not (status == 2 and _GIVES_UP in tail):
+                self.outcome.lost = f"exit status {status}: {tail}"
         return status == 0
 
     def _is_ours(self, pid: int) -> bool:

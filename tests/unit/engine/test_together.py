@@ -49,11 +49,12 @@ def solved(problem, start, evaluate):
     return solve(lambda w, t: evaluate(problem, w, t), start, 1, lambda stage, at: 0.0, OPTIONS)
 
 
-def seated(problem, start):
+def seated(problem, start, all_here=lambda: None):
     """Return a solve that takes a seat at the meeting."""
 
     def begin(meeting):
         with meeting.seat():
+            all_here()
             return solved(problem, start, meeting.evaluate)
 
     return begin
@@ -65,7 +66,8 @@ def test_solves_side_by_side_end_with_the_bits_of_solves_in_a_row():
     alone = [solved(p, start, lambda problem, w, t: problem.evaluate(w, t)) for p in problems(rows)]
     n_alone = len(rows.asked)
     rows.asked.clear()
-    together = side_by_side([seated(p, start) for p in problems(rows)])
+    all_here = threading.Barrier(5).wait
+    together = side_by_side([seated(p, start, all_here) for p in problems(rows)])
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a.weight, b.weight)
         np.testing.assert_array_equal(a.history, b.history)
@@ -124,6 +126,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from engine.optimise.together import side_by_side
 from tests.unit.engine.test_together import CountingRows, problems
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 rows = CountingRows()
 def endless(problem):
     def solve(meeting):
