@@ -35,11 +35,12 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.scenarios_and_workers
 	$(BIN)/python -m benchmarks.profile_main_job examples/tg119_cshape.toml
 
-# The environment is made anew whenever the lock file changes.
+# The environment is made anew whenever the lock file changes. The lock names everything, so pip resolves nothing: the
+# resolver of older ones takes newer versions than the pinned ones for requirements with extras.
 .venv/ready: requirements.lock pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch .venv/ready
 
