@@ -1,11 +1,12 @@
 # make run    sets everything up, runs the main job, prints where the reports are
 # make test   sets everything up, passes all tests
+# make validate     compares with other programs (Debian's dicom3tools and plastimatch, where installed) and runs what takes minutes
 # make test-faults   kills processes at random moments, 200 times, and looks whether anything is lost (25 minutes)
 PYTHON ?= python3
 RUN = runs/tg119_cshape
 BIN = .venv/bin
 
-.PHONY: run test test-faults lint clean bench
+.PHONY: run test validate test-faults lint clean bench
 
 run: .venv/ready
 	$(BIN)/nightbeam plan examples/tg119_cshape.toml
@@ -20,6 +21,9 @@ test: .venv/ready
 test-faults: .venv/ready
 	mkdir -p runs
 	NIGHTBEAM_FAULT_SUMMARY=runs/faults.md $(BIN)/python -m pytest -m faults -o faulthandler_timeout=0 tests/faults
+
+validate: .venv/ready
+	$(BIN)/python -m pytest -m validate tests/validation
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.errors import CaseError, StudyError
 from engine.phantoms import PHANTOMS, slabs
-from engine.spec.study import CaseSpec
+from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import read_case_with_reference

@@ -1,106 +1,23 @@
 """The study file: what a person asks for. Units are part of every key; unknown keys are errors."""
 
-import json
-import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from engine.errors import NightbeamError, StudyError
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.functions import Function
 from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
-from engine.spec.locate import line_of_key
-
-FUNCTION_KINDS: tuple[str, ...] = tuple(
-    model.model_fields["kind"].default for model in get_args(get_args(Function)[0])
-)
-"""What ``function`` of an objective can be."""
+from engine.spec.base import Spec
+from engine.spec.case import CaseSpec
+from engine.spec.prescription import PrescriptionSpec
+from engine.spec.reading import read_spec
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CaseSpec(_Spec):
-    """Which patient or phantom, and how its HU become electron density."""
-
-    phantom: str | None = Field(
-        None, description="name of a built-in phantom (see `nightbeam phantom --help`)"
-    )
-    dicom: Path | None = Field(None, description="folder with a CT series and its structure set")
-    imported: str | None = Field(
-        None, description="name of a case that `nightbeam import` put into the store"
-    )
-    series_uid: str | None = Field(None, description="which CT series, if the folder holds several")
-    external: str | None = Field(None, description="name of the body outline, if its type is not EXTERNAL")
-    hu_table: str = Field(description="'phantom' for built-in phantoms, or a CSV file of the scanner's table")
-
-    @field_validator("hu_table")
-    @classmethod
-    def _a_table_for_patients(cls, hu_table: str, info: ValidationInfo) -> str:
-        patient = any(info.data.get(key) is not None for key in ("dicom", "imported"))
-        if hu_table == "phantom" and patient and info.data.get("phantom") is None:
-            raise ValueError(
-                "'phantom' is the table of the built-in phantoms (there is no default table for a patient); "
-                "give a CSV file with the table of the scanner"
-            )
-        return hu_table
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in ("phantom", "dicom", "imported") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of phantom, dicom and imported (given: {given or 'none'})")
-        return self
-
-
-class PrescriptionSpec(_Spec):
-    """What dose, where, and how the plan is scaled to it."""
-
-    target: str = Field(description="structure that gets the dose")
-    dose_gy: float = Field(gt=0.0, le=200.0, description="total dose of the course")
-    fractions: int = Field(ge=1, le=100)
-    normalise: str = Field(description="such as 'D95% = 100 %' (of dose_gy), or 'none'")
-
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        self.normalisation()
-        return self
-
-    def normalisation(self) -> tuple[float, float] | None:
-        """Return volume and dose, both in per cent, or None for an unnormalised plan.
-
-        Raises
-        ------
-        ValueError
-            If ``normalise`` cannot be read.
-        """
-        if self.normalise.strip() == "none":
-            return None
-        number = r"(\d+(?:\.\d+)?)"
-        found = re.fullmatch(rf"\s*D{number}\s*%\s*=\s*{number}\s*%\s*", self.normalise)
-        if not found or not 0.0 < float(found[1]) < 100.0 or float(found[2]) <= 0.0:
-            raise ValueError(
-                f"normalise = '{self.normalise}' is not understood; write 'D95% = 100 %' or 'none'"
-            )
-        return float(found[1]), float(found[2])
-
-
-class BeamsSpec(_Spec):
+class BeamsSpec(Spec):
     """Beams of one machine, and their beamlets."""
 
     machine: Literal["generic-6mv", "point-source-6mv"]
@@ -137,7 +54,7 @@ class BeamsSpec(_Spec):
         return list(zip(self.gantry_deg, each(self.couch_deg), each(self.collimator_deg), strict=True))
 
 
-class DoseSpec(_Spec):
+class DoseSpec(Spec):
     """How dose is computed."""
 
     engine: Literal["photon_pencil_beam"]
@@ -151,7 +68,7 @@ class DoseSpec(_Spec):
     )
 
 
-class ScenariosSpec(_Spec):
+class ScenariosSpec(Spec):
     """What may go wrong."""
 
     setup: SetupPattern = "none"
@@ -204,7 +121,7 @@ class ScenariosSpec(_Spec):
         return scenario_set(shifts, self.density_factors, nominal)
 
 
-class OptimisationSpec(_Spec):
+class OptimisationSpec(Spec):
     """How to optimise."""
 
     robust: Form = "nominal"
@@ -212,7 +129,7 @@ class OptimisationSpec(_Spec):
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
 
 
-class ObjectiveSpec(_Spec):
+class ObjectiveSpec(Spec):
     """One weighted objective: the function's own keys stand beside the others."""
 
     structure: str
@@ -248,7 +165,7 @@ class ObjectiveSpec(_Spec):
         )
 
 
-class GoalSpec(_Spec):
+class GoalSpec(Spec):
     """A clinical goal such as 'D95% >= 50 Gy'."""
 
     structure: str
@@ -261,7 +178,7 @@ class GoalSpec(_Spec):
         return self
 
 
-class ParetoSpec(_Spec):
+class ParetoSpec(Spec):
     """The front: objectives are grouped by their criterion, and the groups' weights are varied."""
 
     criteria: tuple[str, str, str] = Field(description="names of three criteria that objectives belong to")
@@ -278,7 +195,7 @@ class ParetoSpec(_Spec):
         return criteria
 
 
-class Study(_Spec):
+class Study(Spec):
     """A whole study."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -327,57 +244,6 @@ def load_study(path: Path) -> Study:
     Raises
     ------
     StudyError
-        If the file cannot be read, is not TOML, or does not describe a study; the message lists every mistake with
-        the line of its key.
+        As `engine.spec.reading.read_spec` does.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(
-            f"cannot read the study file {path} ({error}); check the path and that it is UTF-8"
-        ) from error
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{path.name} is not valid TOML: {error}") from error
-    try:
-        # As JSON, where pydantic's strict types take arrays for tuples, text for paths and whole numbers for others,
-        # but neither text nor truth values. TOML's dates fit no key: as a table they are refused everywhere.
-        return Study.model_validate_json(
-            json.dumps(values, default=lambda date: {"date": str(date)}), strict=True
-        )
-    except ValidationError as error:
-        raise StudyError(_explain(path.name, text, error)) from error
-    except NightbeamError as error:
-        raise StudyError(f"{path.name}: {error}") from error
-
-
-def _explain(name: str, text: str, error: ValidationError) -> str:
-    lines = []
-    for mistake in error.errors(include_url=False):
-        # The chosen function's kind and the field 'function' are our own nesting: people see flat keys.
-        nested = len(mistake["loc"]) > 3 and mistake["loc"][0] == "objectives"
-        loc = tuple(
-            part
-            for part in mistake["loc"]
-            if not (nested and part in ("function", *FUNCTION_KINDS))
-            # Of a key that takes one number or several, pydantic names the sort it tried.
-            and not str(part).startswith(("float", "tuple["))
-        )
-        key = (
-            "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-            or "the study"
-        )
-        line = line_of_key(text, loc)
-        where = f"line {line}: " if line else ""
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            message = "there is no such key; see `nightbeam check --keys` for all of them"
-        if mistake["type"] == "missing":
-            message = "this key is needed but absent"
-        if mistake["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            message = (
-                f"unknown function {mistake['input'].get('kind')!r}; known are {', '.join(FUNCTION_KINDS)}"
-            )
-        lines.append(f"  {where}{key}: {message}")
-    return f"{name} does not describe a study:\n" + "\n".join(lines)
+    return read_spec(path, Study, "a study")

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from engine.errors import StudyError
 from engine.phantoms import PHANTOMS
-from engine.spec.study import CaseSpec, load_study
+from engine.spec.case import CaseSpec
+from engine.spec.study import load_study
 from flows import stages
 from flows.cases import case_of_study
 from flows.cli import main

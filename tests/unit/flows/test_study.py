@@ -189,7 +189,7 @@ def test_mistakes_are_told_with_their_lines(tmp_path):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "broken.toml"
     path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(StudyError, match="cannot read the study file"):
+    with pytest.raises(StudyError, match="cannot read the file"):
         load_study(path)
 
 
