@@ -23,6 +23,18 @@ class DoseError(NightbeamError, ValueError):
     """A dose calculation outside of what its engine can do."""
 
 
+class ExperimentError(NightbeamError, ValueError):
+    """Something in an experiment that cannot be, or that its engine cannot do; ``key`` is where the file says it."""
+
+    def __init__(self, key: tuple[str | int, ...], why: str) -> None:
+        super().__init__(key, why)
+        self.key, self.why = key, why
+
+    def __str__(self) -> str:
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.key)
+        return f"{name.lstrip('.')}: {self.why}"
+
+
 class OptimisationError(NightbeamError, ValueError):
     """An optimisation problem that has no meaning."""
 

@@ -177,6 +177,42 @@ def export(study: Path, store: Path, dicom: Path) -> None:
 
 
 @main.command(epilog=EPILOG)
+@click.argument("experiment", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write (npz).")
+@STORE
+@QUIET
+@click.option("--keys", is_flag=True, help="List every key of an experiment file, with its meaning.")
+@clear_errors
+def dose(experiment: Path | None, out: Path | None, store: Path, quiet: bool, keys: bool) -> None:
+    """Compute one forward dose: a beam on a phantom or an imported case.
+
+    The bench top for comparisons with other programs. An experiment file (TOML) says what is irradiated, with which
+    beam, by which engine, and on which grid dose is scored. What the engine cannot do is refused.
+
+    \b
+      nightbeam dose examples/experiments/water_10x10.toml --out water.npz
+      nightbeam dose --keys
+
+    The npz file holds dose_gy[z, y, x] (mean of each voxel), inside (its share inside phantom or body), x_edges_mm,
+    y_edges_mm, z_edges_mm, and meta: JSON with unit, engine and the whole experiment.
+    """
+    if keys:
+        from engine.spec.experiment import Experiment
+        from flows.keys import list_keys
+
+        click.echo(list_keys(Experiment))
+        return
+    if experiment is None or out is None:
+        raise click.UsageError("give an experiment file and --out FILE, or --keys")
+    from flows.experiment import dose_of_experiment
+
+    dose_gy, meta = dose_of_experiment(experiment, out, store, quiet)
+    if not quiet:
+        click.echo(f"largest voxel mean: {dose_gy.max():.6g} {meta['unit']}")
+        click.echo(f"written to {out}")
+
+
+@main.command(epilog=EPILOG)
 @click.argument("name", required=False)
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), help="Folder to write the files to."

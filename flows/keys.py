@@ -1,4 +1,4 @@
-"""The keys of a study file as text, from the models that validate it."""
+"""The keys of a study or experiment file as text, from the models that validate it."""
 
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -10,10 +10,10 @@ from engine.optimise.functions import Function
 from engine.spec.study import Study
 
 
-def list_keys() -> str:
+def list_keys(root: type[BaseModel] = Study) -> str:
     """Return every table and key with type, default and meaning."""
     lines: list[str] = []
-    _describe(Study, "", lines)
+    _describe(root, "", lines)
     return "\n".join(lines)
 
 

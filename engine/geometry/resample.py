@@ -32,7 +32,7 @@ def grid_over(source: Grid, spacing_mm: float, inside: F32) -> Grid:
     return Grid((origin_mm[0], origin_mm[1], origin_mm[2]), (spacing_mm,) * 3, (count[2], count[1], count[0]))
 
 
-def _overlap(source_edges_mm: F64, target_edges_mm: F64) -> F64:
+def interval_overlap(source_edges_mm: F64, target_edges_mm: F64) -> F64:
     """Return the share of every target interval that each source interval covers, shape (n_target, n_source)."""
     low = np.maximum(target_edges_mm[:-1, None], source_edges_mm[None, :-1])
     high = np.minimum(target_edges_mm[1:, None], source_edges_mm[None, 1:])
@@ -46,7 +46,7 @@ def average_onto(volume: F32, source: Grid, target: Grid) -> F32:
     Conservative: the integral over space is kept wherever ``target`` covers ``source``.
     """
     share_x, share_y, share_z = (
-        _overlap(source_edges, target_edges)
+        interval_overlap(source_edges, target_edges)
         for source_edges, target_edges in zip(source.edges_mm_xyz, target.edges_mm_xyz, strict=True)
     )
     result = np.zeros(target.shape_zyx, dtype=np.float32)

@@ -51,22 +51,26 @@ def read_spec(path: Path, model: type[S], what: str) -> S:
             json.dumps(values, default=lambda date: {"date": str(date)}), strict=True
         )
     except ValidationError as error:
-        lines = [_explain(mistake, values, text) for mistake in error.errors(include_url=False)]
+        lines = [
+            _explain(mistake, values, text, model.keys_command) for mistake in error.errors(include_url=False)
+        ]
         raise StudyError(f"{path.name} does not describe {what}:\n" + "\n".join(lines)) from error
     except NightbeamError as error:
         raise StudyError(f"{path.name}: {error}") from error
 
 
-def _explain(mistake: ErrorDetails, values: dict[str, Any], text: str) -> str:
+def _explain(mistake: ErrorDetails, values: dict[str, Any], text: str, keys_command: str) -> str:
     location = _as_written(mistake["loc"], values)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     line = line_of_key(text, location)
     where = f"line {line}: " if line else ""
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "extra_forbidden":
-        message = "there is no such key; see `nightbeam check --keys` for all of them"
+        message = f"there is no such key; see `{keys_command}` for all of them"
     if mistake["type"] == "missing":
         message = "this key is needed but absent"
+    if mistake["type"] == "union_tag_not_found":
+        message = f"this table needs the key {mistake['ctx']['discriminator']}"
     if mistake["type"] == "union_tag_invalid":
         known = mistake["ctx"]["expected_tags"].replace("'", "")
         message = f"unknown {location[-1]} '{mistake['ctx']['tag']}'; known are {known}"
