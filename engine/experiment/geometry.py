@@ -83,9 +83,10 @@ def geometry_of_case(case: Case, table: HuTable) -> Geometry:
 
 
 def build_phantom(spec: PhantomSpec, own: Mapping[str, MaterialSpec]) -> Geometry:
-    """Return a phantom on voxels; a voxel that several materials share has the mean of their electron densities.
+    """Return a phantom on voxels.
 
-    Shares of voxels are exact for boxes and slabs; round shapes are sampled at 8 points along each edge.
+    Faces of the phantom, of slabs and of boxes must lie on voxel faces, so that nothing is smeared. Voxels at the
+    surface of a round insert hold the mean electron density (shares from 8 points along each edge).
 
     Parameters
     ----------
@@ -97,12 +98,13 @@ def build_phantom(spec: PhantomSpec, own: Mapping[str, MaterialSpec]) -> Geometr
     Raises
     ------
     ExperimentError
-        If a material is unknown or makes no sense, an insert lies outside, or there are too many voxels.
+        If a material is unknown or makes no sense, an insert lies outside, faces lie between voxel faces, or there are
+        too many voxels.
     """
     materials = known_materials(own)
     grid = _grid_of(spec)
     density = np.full(grid.shape_zyx, _density_of(spec, ("phantom",), materials), dtype=np.float32)
-    off_faces = [] if _on_faces(grid, spec.low_mm, spec.high_mm) else ["the phantom"]
+    round_inserts = []
     for number, insert in enumerate(spec.inserts):
         key = ("phantom", "inserts", number)
         low_mm, high_mm = _corners(insert, spec)
@@ -110,18 +112,18 @@ def build_phantom(spec: PhantomSpec, own: Mapping[str, MaterialSpec]) -> Geometr
             raise ExperimentError(
                 key, "this insert lies outside of the phantom; move it, or enlarge the phantom"
             )
+        if isinstance(insert, Slab | Box):
+            _require_faces(grid, low_mm, high_mm, key)
+        else:
+            round_inserts.append(str(number))
         where, share = _share(insert, grid, low_mm, high_mm)
         inside = density[where]
         inside += share * (np.float32(_density_of(insert, key, materials)) - inside)
-        if isinstance(insert, Slab | Box) and not _on_faces(grid, low_mm, high_mm):
-            off_faces.append(f"insert {number}")
-    # What the last voxels along an axis stick out is vacuum.
-    for axis, covered in zip((2, 1, 0), _overlaps(grid, spec.low_mm, spec.high_mm), strict=True):
-        if covered.min() < 1.0:
-            density *= covered.astype(np.float32).reshape([-1 if axis == a else 1 for a in range(3)])
     notes = (
-        (f"faces of {', '.join(off_faces)} lie between voxel faces: voxels there hold the mean density",)
-        if off_faces
+        (
+            f"voxels at the surface of round inserts ({', '.join(round_inserts)}) hold the mean electron density",
+        )
+        if round_inserts
         else ()
     )
     return Geometry(Patient(grid, density, "HFS"), spec.low_mm, spec.high_mm, None, notes)
@@ -178,7 +180,9 @@ def _grid_of(spec: PhantomSpec) -> Grid:
             "take larger ones, at least along the axes where little changes",
         )
     x_mm, y_mm, z_mm = (low + 0.5 * step for low, step in zip(spec.low_mm, voxel_mm, strict=True))
-    return Grid((x_mm, y_mm, z_mm), voxel_mm, (count[2], count[1], count[0]))
+    grid = Grid((x_mm, y_mm, z_mm), voxel_mm, (count[2], count[1], count[0]))
+    _require_faces(grid, spec.low_mm, spec.high_mm, ("phantom", "voxel_mm"))
+    return grid
 
 
 def _corners(insert: Insert, spec: PhantomSpec) -> tuple[Point, Point]:
@@ -239,12 +243,16 @@ def _overlaps(grid: Grid, low_mm: Point, high_mm: Point) -> tuple[F64, F64, F64]
     return x, y, z
 
 
-def _on_faces(grid: Grid, low_mm: Point, high_mm: Point) -> bool:
-    return all(
-        float(np.abs(edges - at).min()) < _ON_FACE_MM
-        for corner in (low_mm, high_mm)
-        for at, edges in zip(corner, grid.edges_mm_xyz, strict=True)
-    )
+def _require_faces(grid: Grid, low_mm: Point, high_mm: Point, key: tuple[str | int, ...]) -> None:
+    """Refuse a box that does not end where voxels end: the voxels in between would hold a mean of its material."""
+    for corner in (low_mm, high_mm):
+        for name, at, edges in zip("xyz", corner, grid.edges_mm_xyz, strict=True):
+            if float(np.abs(edges - at).min()) > _ON_FACE_MM:
+                raise ExperimentError(
+                    key,
+                    f"the face at {name} = {at:g} mm lies inside a voxel (voxels begin at {edges[0]:g} mm and are "
+                    f"{edges[1] - edges[0]:g} mm long); choose voxel_mm so that faces lie between voxels",
+                )
 
 
 def _number(axis: Axis) -> int:

@@ -22,7 +22,7 @@ UNIT = "Gy per 1e9 photons/mm2: mean over the field, without phantom, in the pla
 _NEAREST_MM = 500.0
 _WIDEST_DEG = 20.0
 _CELL_MM = 4.0
-_MOST_CELLS = 101
+_LEAST_CELLS, _MOST_CELLS = 51, 101
 _SUBSAMPLES = 16
 
 
@@ -107,7 +107,7 @@ def field_beamlets(spec: BeamSpec, distance_mm: float) -> tuple[BeamletGrid, F64
     """Return the field as beamlets with weights, whose mean over the field is 1.
 
     A flat rectangle is one beamlet. Cells of at most 4 mm hold the fluence of an isotropic source; a round field has
-    101 cells across, or cells of 1 mm, and those at its edge count by the share that lies inside.
+    51 to 101 cells across, of 1 mm if possible, and those at its edge count by the share that lies inside.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def field_beamlets(spec: BeamSpec, distance_mm: float) -> tuple[BeamletGrid, F64
     """
     if spec.field_mm is None:
         diameter_mm = float(spec.field_diameter_mm or 0.0)
-        n = _odd(min(diameter_mm, _MOST_CELLS))
+        n = _odd(min(max(diameter_mm, _LEAST_CELLS), _MOST_CELLS))
         count, size_mm = (n, n), (diameter_mm / n, diameter_mm / n)
     else:
         x, y = (1 if spec.fluence == "flat" else _odd(edge / _CELL_MM) for edge in spec.field_mm)

@@ -77,9 +77,11 @@ def samples_of(spec: ScoreSpec) -> Iterator[tuple[slice, Samples]]:
     in_plane = x[0].size * y[0].size
     begin = 0
     while begin < z[0].size:
-        # Whole voxels: up to the end of the one that the last affordable point lies in.
-        last = min(begin + max(_POINTS_AT_ONCE // in_plane, 1), z[0].size) - 1
-        end = int(np.searchsorted(z[1], z[1][last], side="right"))
+        # Whole voxels: as many as are affordable, but at least one.
+        end = min(begin + _POINTS_AT_ONCE // in_plane, z[0].size)
+        if end < z[0].size:
+            end = int(np.searchsorted(z[1], z[1][end]))
+        end = max(end, int(np.searchsorted(z[1], z[1][begin], side="right")))
         part = slice(begin, end)
         grid = Grid((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (end - begin, y[0].size, x[0].size))
         samples = Samples(grid, 8, (x[0], y[0], z[0][part]), (x[1], y[1], z[1][part]))

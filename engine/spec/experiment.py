@@ -97,7 +97,7 @@ class PhantomSpec(OfMaterial):
     low_mm: Point = Field(description="corner of the box, x, y, z")
     high_mm: Point = Field(description="the opposite corner")
     voxel_mm: float | Point = Field(
-        description="voxel edge, or edges along x, y, z; best with faces on voxel faces"
+        description="voxel edge, or edges along x, y, z; faces of boxes and slabs must lie on voxel faces"
     )
     inserts: tuple[Insert, ...] = ()
 
