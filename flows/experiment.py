@@ -10,7 +10,7 @@ import numpy as np
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import CaseError, ExperimentError, StudyError
 from engine.experiment.geometry import Geometry, build_phantom, geometry_of_case, known_materials
-from engine.experiment.photon_pencil_beam import QUANTITY, UNIT, forward_dose, require_possible
+from engine.experiment.photon_pencil_beam import QUANTITY, forward_dose, require_possible, unit_of
 from engine.model.arrays import F64
 from engine.physics.hu_table import load_hu_table
 from engine.spec.case import CaseSpec
@@ -101,7 +101,7 @@ def _describe(experiment: Experiment, geometry: Geometry) -> dict[str, Any]:
     parts = [] if experiment.phantom is None else [experiment.phantom, *experiment.phantom.inserts]
     return {
         "quantity": QUANTITY,
-        "unit": UNIT,
+        "unit": unit_of(experiment),
         "engine": {"name": PhotonPencilBeam.name, "version": PhotonPencilBeam.version},
         "materials": {
             part.material: {

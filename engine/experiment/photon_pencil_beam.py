@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from engine.dose.monitor_units import weight_per_mu
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import DoseError, ExperimentError
 from engine.experiment.beam import place_beam
@@ -13,12 +15,11 @@ from engine.experiment.scoring import samples_of
 from engine.geometry.frames import project
 from engine.model.arrays import F64
 from engine.model.beam import Beam, BeamletGrid
-from engine.model.machine import PhotonMachine
+from engine.model.machine import MACHINES, PhotonMachine
 from engine.physics.photon_kernel import load_photon_kernel
 from engine.spec.experiment import BeamSpec, Experiment
 
 QUANTITY = "dose to water"
-UNIT = "Gy per 1e9 photons/mm2: mean over the field, without phantom, in the plane at beam.field_at"
 _NEAREST_MM = 500.0
 _WIDEST_DEG = 20.0
 _CELL_MM = 4.0
@@ -52,10 +53,31 @@ def require_possible(experiment: Experiment) -> None:
             ("beam", "energy_mev"),
             f"the photon pencil beam takes a kernel for a whole spectrum, by name (spectrum = 'mohan_6mv'); {made}",
         )
+    if beam.machine is not None:
+        if beam.machine not in MACHINES:
+            raise ExperimentError(
+                ("beam", "machine"),
+                f"there is no machine '{beam.machine}' (there are: {', '.join(MACHINES)}); choose one",
+            )
+        sad_mm = MACHINES[beam.machine].sad_mm
+        if beam.sad_mm is not None and beam.sad_mm != sad_mm:
+            raise ExperimentError(
+                ("beam", "sad_mm"),
+                f"the source of {beam.machine} is {sad_mm:g} mm from its isocentre; write that, or ssd_mm",
+            )
+        return
     try:
         load_photon_kernel(str(beam.spectrum))
     except DoseError as error:
         raise ExperimentError(("beam", "spectrum"), f"{error}; {made}") from error
+
+
+def unit_of(experiment: Experiment) -> str:
+    """Return the unit of the scored dose, for people."""
+    machine = experiment.beam.machine
+    if experiment.score.unit == "per_mu" and machine is not None:
+        return f"Gy per MU of {machine}; {MACHINES[machine].reference}"
+    return f"Gy per 1e9 photons/mm2 (mean over the field, in its plane at the {experiment.beam.field_at}, no phantom)"
 
 
 def forward_dose(experiment: Experiment, geometry: Geometry) -> Iterator[tuple[slice, F64, F64]]:
@@ -71,7 +93,7 @@ def forward_dose(experiment: Experiment, geometry: Geometry) -> Iterator[tuple[s
     Yields
     ------
     tuple
-        The planes; mean dose in `UNIT` over the part of each voxel that lies inside; the share of it that does: two
+        The planes; mean dose in `unit_of` over the part of each voxel that lies inside; the share of it that does: two
         arrays of shape (n_plane, n_y, n_x).
 
     Raises
@@ -84,17 +106,14 @@ def forward_dose(experiment: Experiment, geometry: Geometry) -> Iterator[tuple[s
     spec = experiment.beam
     beam = place_beam(spec, geometry)
     _require_geometry(spec, beam, geometry)
-    machine = PhotonMachine(
-        "experiment",
-        str(spec.spectrum),
-        beam.sad_mm,
-        spec.collimator_mm or _NEAREST_MM,
-        spec.source_sigma_mm,
-        math.inf,
-    )
+    machine = replace(_machine_of(spec), sad_mm=beam.sad_mm)
     # The full forward dose has neither cut-off nor threshold.
     engine = PhotonPencilBeam(machine, lateral_cutoff_mm=math.inf, threshold_fraction=0.0)
     beamlets, weight = field_beamlets(spec, beam.sad_mm)
+    if experiment.score.unit == "per_mu":
+        # Of the open field at the isocentre; in the plane of this field by inverse square.
+        real = MACHINES[str(spec.machine)]
+        weight = weight * weight_per_mu(real) * (real.sad_mm / beam.sad_mm) ** 2
     for planes, samples in samples_of(experiment.score):
         inside = geometry.inside(*samples.at_mm_xyz)
         active = samples.to_rows(inside.astype(np.float32)) > 0.0
@@ -141,13 +160,28 @@ def _odd(at_least: float) -> int:
     return 2 * math.ceil((max(at_least, 1.0) - 1.0) / 2.0 - 1e-9) + 1
 
 
+def _machine_of(spec: BeamSpec) -> PhotonMachine:
+    """Return the named machine, or one of the given spectrum and focal spot; a forward dose asks nothing else of it."""
+    if spec.machine is not None:
+        return MACHINES[spec.machine]
+    return replace(
+        MACHINES["point-source-6mv"],
+        name="experiment",
+        kernel=str(spec.spectrum),
+        collimator_distance_mm=spec.collimator_mm or _NEAREST_MM,
+        source_sigma_mm=spec.source_sigma_mm,
+        largest_field_mm=math.inf,
+    )
+
+
 def _require_geometry(spec: BeamSpec, beam: Beam, geometry: Geometry) -> None:
     """Refuse distances and angles at which kernels that are not tilted, and that know no collimator, do not hold."""
     corners = np.array(
         [[(geometry.low_mm, geometry.high_mm)[(n >> axis) & 1][axis] for axis in range(3)] for n in range(8)]
     )
     nearest_mm = float(project(corners, beam, geometry.patient.position)[1].min())
-    least_mm = max(_NEAREST_MM, spec.collimator_mm or 0.0)
+    machine = _machine_of(spec)
+    least_mm = max(_NEAREST_MM, machine.collimator_distance_mm)
     key = "sad_mm" if spec.sad_mm is not None else "ssd_mm"
     if nearest_mm < least_mm:
         raise ExperimentError(
@@ -155,6 +189,14 @@ def _require_geometry(spec: BeamSpec, beam: Beam, geometry: Geometry) -> None:
             f"the nearest part of the phantom or CT lies {nearest_mm:.0f} mm from the source along the beam's axis "
             f"(the photon pencil beam needs {least_mm:.0f} mm: its kernels are not tilted, and the collimator lies "
             "before the phantom); move the source away",
+        )
+    edge_mm = max(spec.field_mm) if spec.field_mm else float(spec.field_diameter_mm or 0.0)
+    at_isocentre_mm = edge_mm * machine.sad_mm / beam.sad_mm
+    if at_isocentre_mm > machine.largest_field_mm:
+        raise ExperimentError(
+            ("beam", "field_mm" if spec.field_mm else "field_diameter_mm"),
+            f"the field is {at_isocentre_mm:.0f} mm wide at the isocentre (most: {machine.largest_field_mm:g} mm with "
+            f"{machine.name}); take a smaller field",
         )
     half_mm = 0.5 * (math.hypot(*spec.field_mm) if spec.field_mm else float(spec.field_diameter_mm or 0.0))
     angle_deg = math.degrees(math.atan2(half_mm, beam.sad_mm))

@@ -67,7 +67,10 @@ def samples_of(spec: ScoreSpec) -> Iterator[tuple[slice, Samples]]:
     ExperimentError
         If there are too many points.
     """
-    x, y, z = (_points(edges, spec.sample_mm) for edges in spec.edges_mm_xyz())
+    x, y, z = (
+        _points(edges, sample_mm)
+        for edges, sample_mm in zip(spec.edges_mm_xyz(), spec.sample_mm_xyz(), strict=True)
+    )
     if float(x[0].size) * y[0].size * z[0].size > _MOST_POINTS:
         raise ExperimentError(
             ("score",),

@@ -132,6 +132,9 @@ class BeamSpec(Spec):
     """One beam, and the plane in which its field and fluence are stated (at right angles to its axis)."""
 
     particle: Literal["photon", "electron", "proton"]
+    machine: str | None = Field(
+        None, description="a machine's spectrum, focal spot and collimator, such as 'generic-6mv'"
+    )
     spectrum: str | None = Field(None, description="name of a spectrum, such as 'mohan_6mv'")
     energy_mev: float | None = Field(None, gt=0.0, description="the same kinetic energy for every particle")
     source: Literal["point", "parallel"]
@@ -161,7 +164,7 @@ class BeamSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        self._one_of("spectrum", "energy_mev")
+        self._one_of("machine", "spectrum", "energy_mev")
         self._one_of("direction", "gantry_deg")
         self._one_of("field_mm", "field_diameter_mm")
         if self.field_mm is not None and min(self.field_mm) <= 0.0:
@@ -177,6 +180,10 @@ class BeamSpec(Spec):
             raise ValueError("a parallel beam has no sad_mm or ssd_mm; leave it out")
         elif self.fluence == "isotropic" or self.source_sigma_mm > 0.0:
             raise ValueError("a parallel beam has flat fluence and no focal spot")
+        if self.machine is not None and {"source_sigma_mm", "collimator_mm"} & self.model_fields_set:
+            raise ValueError(
+                "a machine has its own focal spot and collimator; leave source_sigma_mm and collimator_mm out"
+            )
         if (self.source_sigma_mm > 0.0) != (self.collimator_mm is not None):
             raise ValueError(
                 "source_sigma_mm and collimator_mm go together: a spot is seen through the collimator"
@@ -221,18 +228,28 @@ class ScoreSpec(Spec):
     x_mm: tuple[float, ...] | Steps
     y_mm: tuple[float, ...] | Steps
     z_mm: tuple[float, ...] | Steps
-    sample_mm: float = Field(
-        1.0, gt=0.0, description="dose is averaged over points of every voxel, about so far apart"
+    sample_mm: float | Point = Field(
+        1.0,
+        description="dose is averaged over points of every voxel, no further apart than this (or than x, y, z)",
+    )
+    unit: Literal["per_fluence", "per_mu"] = Field(
+        description="Gy per 1e9 photons/mm2 (mean over the field, in its plane), or Gy per MU of a machine"
     )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
+        if min(self.sample_mm_xyz()) <= 0.0:
+            raise ValueError("sample_mm must be positive")
         for key, edges in zip(("x_mm", "y_mm", "z_mm"), self.edges_mm_xyz(), strict=True):
             if not 2 <= edges.size <= _MOST_EDGES:
                 raise ValueError(f"{key} has {edges.size} edges (from 2 to {_MOST_EDGES} make sense)")
             if not np.all(np.diff(edges) > 0.0):
                 raise ValueError(f"{key}: every edge must be above the one before")
         return self
+
+    def sample_mm_xyz(self) -> Point:
+        """Return the largest distance of points along x, y, z."""
+        return self.sample_mm if isinstance(self.sample_mm, tuple) else (self.sample_mm,) * 3
 
     def edges_mm_xyz(self) -> tuple[F64, F64, F64]:
         """Return the edges along x, y and z, each one longer than the voxels."""
@@ -266,6 +283,10 @@ class Experiment(Spec):
     def _one_geometry(self) -> Self:
         if (self.phantom is None) == (self.case is None):
             raise ValueError("give exactly one of [phantom] and [case]")
+        if self.score.unit == "per_mu" and (self.beam.machine is None or self.beam.fluence != "flat"):
+            raise ValueError(
+                "unit = 'per_mu' needs beam.machine and fluence = 'flat': an MU is tied to a machine's open field"
+            )
         if self.case is not None and (
             self.beam.ssd_mm is not None or self.beam.field_at == "surface" or self.beam.direction is not None
         ):

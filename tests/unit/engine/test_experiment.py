@@ -37,7 +37,7 @@ BEAM = {
     "field_at": "surface",
     "fluence": "flat",
 }
-AXIS = {"x_mm": (-0.5, 0.5), "y_mm": (-0.5, 0.5), "z_mm": (99.5, 100.5)}
+AXIS = {"x_mm": (-0.5, 0.5), "y_mm": (-0.5, 0.5), "z_mm": (99.5, 100.5), "unit": "per_fluence"}
 
 
 def experiment(phantom=None, beam=None, score=None):
@@ -173,7 +173,11 @@ def test_field_can_be_stated_at_surface_or_isocentre():
 
 def test_points_are_the_middles_of_equal_parts_and_means_know_their_voxels():
     score = ScoreSpec(
-        x_mm=(0, 1, 5), y_mm=(0, 3), z_mm={"start_mm": -2, "stop_mm": 2, "step_mm": 2}, sample_mm=1.5
+        x_mm=(0, 1, 5),
+        y_mm=(0, 3),
+        z_mm={"start_mm": -2, "stop_mm": 2, "step_mm": 2},
+        unit="per_fluence",
+        sample_mm=1.5,
     )
     ((planes, samples),) = samples_of(score)
     assert planes == slice(0, 2)
@@ -195,6 +199,7 @@ def test_parts_of_a_large_grid_are_the_whole_grid():
         y_mm={"start_mm": 0, "stop_mm": 500, "step_mm": 1},
         z_mm=(0, 5, 6, 40),
         sample_mm=1.0,
+        unit="per_fluence",
     )
     found = [planes for planes, _ in samples_of(score)]
     assert [number for planes in found for number in range(planes.start, planes.stop)] == [0, 1, 2]
@@ -280,6 +285,15 @@ REFUSED = {
     "near": ({"ssd_mm": 300}, "beam.ssd_mm"),
     "collimator in the phantom": ({"source_sigma_mm": 1.0, "collimator_mm": 1100.0}, "beam.ssd_mm"),
     "wide": ({"field_mm": (600, 600)}, "beam.field_mm"),
+    "machine": ({"spectrum": None, "machine": "truebeam"}, "beam.machine"),
+    "machine's distance": (
+        {"spectrum": None, "machine": "generic-6mv", "ssd_mm": None, "sad_mm": 900},
+        "beam.sad_mm",
+    ),
+    "machine's field": (
+        {"spectrum": None, "machine": "generic-6mv", "field_mm": (450, 100)},
+        "beam.field_mm",
+    ),
     "wide and round": ({"field_mm": None, "field_diameter_mm": 900.0}, "beam.field_diameter_mm"),
     "beside": ({"isocentre_mm": (400, 0, 0)}, "beam.isocentre_mm"),
     "behind the source": ({"isocentre_mm": (0, 0, -1500), "field_at": "isocentre"}, "beam.field_at"),
@@ -307,6 +321,29 @@ def test_examples_are_good(path):
     require_possible(found)
     if found.phantom is not None:
         assert build_phantom(found.phantom, found.materials).notes == ()
+
+
+MACHINE = {"spectrum": None, "machine": "generic-6mv"}
+POINT = {"x_mm": (-1e-3, 1e-3), "y_mm": (-1e-3, 1e-3), "unit": "per_mu"}
+
+
+def test_one_mu_gives_what_the_machine_says_in_its_reference_condition():
+    dose, _ = dose_of(experiment(beam=MACHINE, score={**POINT, "z_mm": (15 - 1e-3, 15 + 1e-3)}))
+    assert dose.item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_one_mu_is_the_same_wherever_the_field_is_stated():
+    at = {**MACHINE, "isocentre_mm": (0, 0, 100), "ssd_mm": 900}
+    score = {**POINT, "z_mm": (99, 101)}
+    surface, _ = dose_of(experiment(beam={**at, "field_at": "surface", "field_mm": (90, 90)}, score=score))
+    isocentre, _ = dose_of(
+        experiment(beam={**at, "field_at": "isocentre", "field_mm": (100, 100)}, score=score)
+    )
+    by_sad, _ = dose_of(
+        experiment(beam={**at, "field_at": "isocentre", "ssd_mm": None, "sad_mm": 1000}, score=score)
+    )
+    assert surface == pytest.approx(isocentre, rel=1e-5)
+    assert by_sad == pytest.approx(isocentre, rel=1e-6)
 
 
 def test_a_focal_spot_widens_the_penumbra_alone():
