@@ -17,7 +17,7 @@ F64 = npt.NDArray[np.float64]
 EXAMPLES = Path(__file__).parents[1] / "examples" / "experiments"
 GY_CM2_PER_UNIT = 1e-9 * 0.01
 """From Gy per 1e9 photons/mm2 to Gy per photon/cm2, which is the references' Gy cm2."""
-SAMPLES = "sample_mm = [0.25, 4.0, 1.0]"
+SAMPLES = "sample_mm = [0.25, 4.0, 0.5]"
 LAYERS = (
     ("water before", 14, 26),
     ("aluminium", 30, 50),
@@ -115,10 +115,10 @@ def main() -> None:
             "\n| sample_mm | water_10x10: 99 % of voxels, all | lung_slab: 99 % of voxels, all |\n| --- | --- | --- |"
         )
         fine = [
-            computed("water_10x10", folder, ((SAMPLES, "sample_mm = [0.125, 4.0, 0.5]"),))["dose"],
+            computed("water_10x10", folder, ((SAMPLES, "sample_mm = [0.125, 4.0, 0.25]"),))["dose"],
             computed("lung_slab", folder, (("sample_mm = 0.5", "sample_mm = 0.25"),))["dose"],
         ]
-        for sample in ("[0.25, 4.0, 1.0]", "1.0", "2.0", "1000.0"):
+        for sample in ("[0.25, 4.0, 0.5]", "1.0", "2.0", "1000.0"):
             coarse = [
                 computed("water_10x10", folder, ((SAMPLES, f"sample_mm = {sample}"),))["dose"],
                 computed("lung_slab", folder, (("sample_mm = 0.5", f"sample_mm = {sample}"),))["dose"],

@@ -22,17 +22,20 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
     if table:
         lines.extend(["", f"{table}    {(model.__doc__ or '').strip().splitlines()[0]}"])
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
+        tables = _models_in(field.annotation)
         if name == "function":
             lines.append("  function = one of:")
             for kind in get_args(get_args(Function)[0]):
                 keys = ", ".join(key for key in kind.model_fields if key != "kind") or "no further keys"
                 lines.append(f"      {kind.model_fields['kind'].default:20} {keys}")
             continue
-        if inner is not None:
-            many = get_origin(field.annotation) is tuple
+        # A key that takes a list or a table, such as edges, is listed as a key.
+        listed = any(get_origin(part) is tuple for part in get_args(field.annotation))
+        if tables and not listed:
             path = f"{table.strip('[]')}.{name}" if table else name
-            nested.append((inner, f"[[{path}]]" if many else f"[{path}]"))
+            kind: Any = get_origin(field.annotation)
+            header = {tuple: f"[[{path}]]", dict: f"[{path}.NAME]"}.get(kind, f"[{path}]")
+            nested.extend((model, header) for model in tables)
             continue
         default = "needed" if field.is_required() else f"default {_plain(field.default)}"
         lines.append(
@@ -42,18 +45,20 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
         _describe(inner, path, lines)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the tables that a key takes, such as every shape of an insert."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (tuple, Union, UnionType, Annotated):
-        for part in get_args(annotation):
-            found = _model_in(part)
-            if found is not None:
-                return found
-    return None
+        return [annotation]
+    if get_origin(annotation) in (tuple, dict, Union, UnionType, Annotated):
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []
 
 
 def _type(annotation: Any) -> str:
+    tables = _models_in(annotation)
+    if tables:
+        keys = ", ".join(key for table in tables for key in table.model_fields)
+        return f"{_type(get_args(annotation)[0])} or {{ {keys} }}"
     text = str(annotation) if get_origin(annotation) else getattr(annotation, "__name__", str(annotation))
     for long, short in (("typing.", ""), ("pathlib.", ""), ("Literal", ""), (" | None", "")):
         text = text.replace(long, short)
