@@ -33,8 +33,8 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
         listed = any(get_origin(part) is tuple for part in get_args(field.annotation))
         if tables and not listed:
             path = f"{table.strip('[]')}.{name}" if table else name
-            kind: Any = get_origin(field.annotation)
-            header = {tuple: f"[[{path}]]", dict: f"[{path}.NAME]"}.get(kind, f"[{path}]")
+            outer: Any = get_origin(field.annotation)
+            header = {tuple: f"[[{path}]]", dict: f"[{path}.NAME]"}.get(outer, f"[{path}]")
             nested.extend((model, header) for model in tables)
             continue
         default = "needed" if field.is_required() else f"default {_plain(field.default)}"
