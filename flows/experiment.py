@@ -1,5 +1,6 @@
 """The command ``nightbeam dose``: one forward dose on the bench top, in this process."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,8 +56,9 @@ def dose_of_experiment(path: Path, out: Path, store: Path, quiet: bool) -> tuple
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as aside:
             aside.touch()  # a folder that cannot be written is told before anything is computed
+            begin_s = time.process_time()
             dose_gy, inside = _compute(experiment, geometry, reporter)
-            meta = _describe(experiment, geometry)
+            meta = _describe(experiment, geometry, time.process_time() - begin_s)
             write_dose_file(aside, dose_gy, inside, experiment.score.edges_mm_xyz(), meta)
     for note in geometry.notes:
         reporter.say(f"  note: {note}")
@@ -96,7 +98,7 @@ def _as_in_a_study(spec: ImportedSpec) -> CaseSpec:
     return CaseSpec(imported=spec.imported, hu_table=spec.hu_table, external=spec.external)
 
 
-def _describe(experiment: Experiment, geometry: Geometry) -> dict[str, Any]:
+def _describe(experiment: Experiment, geometry: Geometry, cpu_s: float) -> dict[str, Any]:
     materials = known_materials(experiment.materials)
     parts = [] if experiment.phantom is None else [experiment.phantom, *experiment.phantom.inserts]
     return {
@@ -112,7 +114,7 @@ def _describe(experiment: Experiment, geometry: Geometry) -> dict[str, Any]:
         },
         "notes": list(geometry.notes),
         "experiment": experiment.model_dump(mode="json", exclude_none=True),
-        "provenance": provenance({"code": digest_of_code(_CODE)}, 0.0),
+        "provenance": provenance({"code": digest_of_code(_CODE)}, cpu_s),
     }
 
 

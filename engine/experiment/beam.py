@@ -9,7 +9,7 @@ from engine.experiment.geometry import Geometry
 from engine.geometry.frames import bev_from_lps
 from engine.model.arrays import F64
 from engine.model.beam import Beam
-from engine.spec.experiment import BeamSpec, Point
+from engine.spec.experiment import BeamSpec
 from engine.units import RAD_PER_DEG
 
 _PARALLEL = 1e-9
@@ -91,9 +91,3 @@ def _angles(spec: BeamSpec) -> tuple[float, float, float]:
     along = np.array([0.0, 1.0, 0.0]) if math.hypot(y, z) < _PARALLEL else np.array([1.0, 0.0, 0.0])
     across = bev_from_lps(beam, "HFS") @ along
     return gantry_deg, couch_deg, math.atan2(across[1], across[0]) / RAD_PER_DEG
-
-
-def direction_of(beam: Beam) -> Point:
-    """Return the direction of flight of a beam on a phantom."""
-    x, y, z = (float(v) for v in -bev_from_lps(beam, "HFS")[2])
-    return x, y, z
