@@ -70,6 +70,8 @@ def _explain(mistake: ErrorDetails, values: dict[str, Any], text: str) -> str:
     if mistake["type"] == "union_tag_invalid":
         known = mistake["ctx"]["expected_tags"].replace("'", "")
         message = f"unknown {location[-1]} '{mistake['ctx']['tag']}'; known are {known}"
+    if mistake["type"] == "union_tag_not_found":
+        message = f"the key {mistake['ctx']['discriminator']} is needed but absent"
     return f"  {where}{key or 'the file'}: {message}"
 
 

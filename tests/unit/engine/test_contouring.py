@@ -43,7 +43,7 @@ def test_a_shape_that_goes_out_as_contours_comes_back(shape: Callable[..., np.nd
     assert back.notes == ()
     assert float(back.coverage.sum()) == pytest.approx(float(coverage.sum()), rel=1e-3, abs=0.2)
     # And it lies in the same place: what differs are parts of voxels at the surface.
-    assert float(np.abs(back.coverage - coverage).sum()) < 0.05 * float(coverage.sum()) + 2.0
+    assert float(np.abs(back.coverage - coverage).sum()) < 0.05 * float(coverage.sum()) + 5.0
     assert back.coverage[coverage == 1.0].min() > 0.8
 
 
