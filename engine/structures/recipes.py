@@ -14,7 +14,7 @@ from engine.structures.margins import Margins, grow, shrink
 
 _LARGEST_MM = 200.0
 SYSTEMATIC, RANDOM = 2.5, 0.7
-"""Factors of van Herk et al., Int J Radiat Oncol Biol Phys 47 (2000) 1121, equation 9."""
+"""Factors of van Herk et al., Int J Radiat Oncol Biol Phys 47 (2000) 1121."""
 
 MadeKind = Literal["TARGET", "ORGAN", "OTHER"]
 PerAxis = float | tuple[float, float, float]
@@ -248,7 +248,7 @@ class Difference(_OfSeveral):
 
 
 class Rest(_Recipe):
-    """The remaining volume at risk: the body without some structures (ICRU Report 83, section 4.6)."""
+    """The remaining volume at risk: the body without some structures (ICRU Report 83)."""
 
     make: Literal["rest"]
     needs_body: ClassVar[bool] = True

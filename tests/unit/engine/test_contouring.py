@@ -8,24 +8,9 @@ import pytest
 from engine.geometry.voxelise import voxelise
 from engine.model.grid import Grid
 from engine.structures.contouring import contours_of
-
-
-def sampled(grid: Grid, inside: Callable[..., np.ndarray], n: int = 5) -> np.ndarray:
-    """Return coverage from n³ points a voxel."""
-    axes = [
-        (centres[:, None] + spacing * ((np.arange(n) + 0.5) / n - 0.5)).ravel()
-        for centres, spacing in zip(grid.centres_mm_xyz, grid.spacing_mm_xyz, strict=True)
-    ]
-    x, y, z = axes[0][None, None, :], axes[1][None, :, None], axes[2][:, None, None]
-    nz, ny, nx = grid.shape_zyx
-    return inside(x, y, z).reshape(nz, n, ny, n, nx, n).mean(axis=(1, 3, 5)).astype(np.float32)
-
+from tests.unit.engine.shapes import ball, sampled
 
 GRID = Grid((-29.3, -28.7, -28.0), (2.0, 2.0, 3.0), (20, 30, 30))
-
-
-def ball(radius_mm: float) -> Callable[..., np.ndarray]:
-    return lambda x, y, z: x**2 + y**2 + z**2 <= radius_mm**2
 
 
 def shell(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
