@@ -40,7 +40,7 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     _check_goals(study, case)
     density, density_notes = keep_density(run, study.case, case, table)
     notes = (*_target_notes(study, case), *_hu_notes(case, table), *density_notes)
-    return CaseRef(case_digest, case, density, table.name, notes, made)
+    return CaseRef(case_digest, case, density, table.told, notes, made)
 
 
 def _check_names(study: Study, case: Case) -> None:
