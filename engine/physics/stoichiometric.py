@@ -156,7 +156,8 @@ def fit(measured: Sequence[tuple[Material, float]]) -> Calibration:
         # In units of the start, so that both are of the order of 1.
         coherent, photo = numbers * _START
         computed: F64 = np.array([material.hu(coherent, photo) for material, _ in measured])
-        return computed - hu
+        result: F64 = computed - hu
+        return result
 
     found = least_squares(miss, np.ones(2), bounds=(0.0, np.inf))
     left = np.abs(miss(found.x))
