@@ -1,7 +1,7 @@
 """The keys of a study or experiment file as text, from the models that validate it."""
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -18,10 +18,13 @@ def list_keys(root: type[BaseModel] = Study) -> str:
 
 
 def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
+    """Add a table's keys; of one that is a choice of several, the key that chooses stands in the heading."""
     nested: list[tuple[type[BaseModel], str]] = []
     if table:
         lines.extend(["", f"{table}    {(model.__doc__ or '').strip().splitlines()[0]}"])
     for name, field in model.model_fields.items():
+        if f'  {name} = "' in table:
+            continue
         tables = _models_in(field.annotation)
         if name == "function":
             lines.append("  function = one of:")
@@ -35,7 +38,8 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
             path = f"{table.strip('[]')}.{name}" if table else name
             outer: Any = get_origin(field.annotation)
             header = {tuple: f"[[{path}]]", dict: f"[{path}.NAME]"}.get(outer, f"[{path}]")
-            nested.extend((model, header) for model in tables)
+            several = len(tables) > 1
+            nested.extend((model, header + (_choice(model) if several else "")) for model in tables)
             continue
         default = "needed" if field.is_required() else f"default {_plain(field.default)}"
         lines.append(
@@ -43,6 +47,14 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
         )
     for inner, path in nested:
         _describe(inner, path, lines)
+
+
+def _choice(model: type[BaseModel]) -> str:
+    """Return the key that chooses this table among several, such as what a structure is made by."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            return f'  {name} = "{get_args(field.annotation)[0]}"'
+    return ""
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

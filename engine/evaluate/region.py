@@ -1,5 +1,6 @@
 """The voxels of a structure as a list, so that many doses are judged without reading whole masks again."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from engine.errors import CaseError
 from engine.evaluate.dvh import Dvh
+from engine.evaluate.subvoxel import part_doses, part_moments, spread_out
 from engine.model.arrays import F32, I64
 from engine.model.case import Structure, StructureKind
 from engine.model.grid import Grid
@@ -21,23 +23,31 @@ class Region:
     ----------
     name, kind
         As in `Structure`.
-    grid_shape_zyx, voxel_volume_mm3
+    grid_shape_zyx, spacing_mm_xyz
         The grid that the voxels belong to.
     voxel
         C-order index of every voxel, ascending; shape (n_voxel,).
     coverage
         Fraction of each voxel that lies inside, in (0, 1], same order and shape.
+    moments
+        Where in each voxel that part lies, shape (n_voxel, 9); see `engine.evaluate.subvoxel.part_moments`.
     """
 
     name: str
     kind: StructureKind
     grid_shape_zyx: tuple[int, int, int]
-    voxel_volume_mm3: float
+    spacing_mm_xyz: tuple[float, float, float]
     voxel: I64
     coverage: F32
+    moments: F32
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of a whole voxel."""
+        return math.prod(self.spacing_mm_xyz)
 
     def dvh(self, dose_gy: npt.NDArray[np.floating]) -> Dvh:
-        """Return the histogram of a dose of shape ``grid_shape_zyx``.
+        """Return the histogram of a dose of shape ``grid_shape_zyx``, which may vary inside of voxels.
 
         Raises
         ------
@@ -48,7 +58,19 @@ class Region:
             raise CaseError(
                 f"dose of shape {dose_gy.shape} is not on the grid {self.grid_shape_zyx} of '{self.name}'"
             )
-        return Dvh.from_voxels(self.name, dose_gy.ravel()[self.voxel], self.coverage, self.voxel_volume_mm3)
+        flat = np.ascontiguousarray(dose_gy, dtype=np.float64).ravel()
+        mean_gy, spread_gy = np.empty(self.voxel.size), np.empty(self.voxel.size)
+        part_doses(
+            flat,
+            np.array(self.grid_shape_zyx),
+            self.voxel,
+            self.moments,
+            np.array(self.spacing_mm_xyz),
+            mean_gy,
+            spread_gy,
+        )
+        parts_gy, parts = spread_out(mean_gy, spread_gy, self.coverage)
+        return Dvh.from_voxels(self.name, parts_gy, parts, self.voxel_volume_mm3)
 
 
 def region_from_coverage(name: str, kind: StructureKind, grid: Grid, coverage: F32) -> Region:
@@ -63,7 +85,14 @@ def region_from_coverage(name: str, kind: StructureKind, grid: Grid, coverage: F
         raise CaseError(f"structure '{name}' has shape {coverage.shape}, its grid {grid.shape_zyx}")
     flat = coverage.ravel()
     voxel = np.flatnonzero(flat > 0.0)
-    return Region(name, kind, grid.shape_zyx, grid.voxel_volume_mm3, voxel, flat[voxel])
+    spacing = np.array(grid.spacing_mm_xyz)
+    moments = np.zeros((voxel.size, 9), np.float32)
+    moments[:, 3:6] = spacing**2 / 12.0
+    partly = np.flatnonzero(flat[voxel] < 1.0)
+    of_parts = np.empty((partly.size, 9), np.float32)
+    part_moments(np.ascontiguousarray(coverage, np.float32), voxel[partly], spacing, of_parts)
+    moments[partly] = of_parts
+    return Region(name, kind, grid.shape_zyx, grid.spacing_mm_xyz, voxel, flat[voxel], moments)
 
 
 def regions_of(grid: Grid, structures: Iterable[Structure]) -> tuple[Region, ...]:

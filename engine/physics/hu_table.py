@@ -1,6 +1,7 @@
 """From Hounsfield units to electron density relative to water, by a table that the study names."""
 
 import csv
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from engine.errors import StudyError
 from engine.model.arrays import F32
+from engine.physics.stoichiometric import Material, fit
 
 AIR_DENSITY = 0.00108
 """Relative electron density of dry air at 20 °C: 0.001205 g/cm³ times Z/A 0.49919 (NIST) over water's 0.55508."""
@@ -25,6 +27,8 @@ class HuTable:
         Hounsfield units, ascending.
     density
         Electron density relative to water, not negative, never falling.
+    kind
+        Where it comes from, for the report.
 
     Raises
     ------
@@ -35,6 +39,7 @@ class HuTable:
     name: str
     hu: tuple[float, ...]
     density: tuple[float, ...]
+    kind: str = "table"
 
     def __post_init__(self) -> None:
         if len(self.hu) < 2 or len(self.hu) != len(self.density):
@@ -48,25 +53,18 @@ class HuTable:
                 f"HU table '{self.name}': densities must not be negative, nor fall with rising HU"
             )
 
+    @property
+    def told(self) -> str:
+        """Name and kind, for the report."""
+        return self.name if self.name in BUILT_IN else f"{self.name} ({self.kind}, {len(self.hu)} points)"
+
     def density_of(self, hu: F32) -> F32:
         """Return the relative electron density of every voxel, same shape as ``hu``."""
         return np.interp(hu, self.hu, self.density).astype(np.float32)
 
-
-def body_density(ct_hu: F32, body: F32, table: HuTable) -> F32:
-    """Return electron density relative to water: by the table inside the body, that of air outside.
-
-    Parameters
-    ----------
-    ct_hu
-        Hounsfield units.
-    body
-        Coverage of the body, same shape; a voxel at the skin is mixed.
-    table
-        The conversion.
-    """
-    density: F32 = body * table.density_of(ct_hu) + (1.0 - body) * np.float32(AIR_DENSITY)
-    return density.astype(np.float32)
+    def density_at(self, hu: float) -> float:
+        """Return the relative electron density of one number of HU."""
+        return float(np.interp(hu, self.hu, self.density))
 
 
 BUILT_IN = {
@@ -76,19 +74,24 @@ BUILT_IN = {
 
 
 def load_hu_table(name: str, folder: Path) -> HuTable:
-    """Return a built-in table, or read one from a CSV file with the columns ``hu`` and ``relative_electron_density``.
+    """Return a built-in table, or read one from a file.
+
+    A CSV file is a table with the columns ``hu`` and ``relative_electron_density``; lines that begin with # are
+    comments. A TOML file has a ``kind``: ``two_lines`` with the points ``below``, ``join`` and ``above``, each HU and
+    relative electron density; or ``stoichiometric`` with the tables ``[[measured]]``, each with ``name``, ``hu``,
+    ``density_g_cm3`` and ``mass_percent`` by element (see `engine.physics.stoichiometric`).
 
     Parameters
     ----------
     name
-        ``phantom``, or the path of a file, relative to ``folder``. Lines that begin with # are comments.
+        ``phantom``, or the path of a file, relative to ``folder``.
     folder
         Where the study file lies.
 
     Raises
     ------
     StudyError
-        If there is no such table or file, or a row is not two numbers.
+        If there is no such table or file, or it does not hold what it should.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -98,6 +101,10 @@ def load_hu_table(name: str, folder: Path) -> HuTable:
             f"HU table '{name}' is neither built in ({', '.join(BUILT_IN)}) nor a file in {folder}; "
             "give the scanner's own table as a CSV file with the columns hu,relative_electron_density"
         )
+    return _from_toml(path) if path.suffix == ".toml" else _from_csv(path)
+
+
+def _from_csv(path: Path) -> HuTable:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
@@ -109,3 +116,37 @@ def load_hu_table(name: str, folder: Path) -> HuTable:
             "hu,relative_electron_density and two numbers in every row"
         ) from error
     return HuTable(path.name, hu, density)
+
+
+def _from_toml(path: Path) -> HuTable:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        kind = values.pop("kind", None)
+        if kind == "two_lines":
+            points = [tuple(float(v) for v in values.pop(key)) for key in ("below", "join", "above")]
+            hu, density = zip(*points, strict=True)
+            told = "two lines"
+        elif kind == "stoichiometric":
+            found = fit(
+                [
+                    (Material(m["name"], m["density_g_cm3"], m["mass_percent"]), float(m["hu"]))
+                    for m in values.pop("measured")
+                ]
+            )
+            hu, density = (tuple(float(v) for v in column) for column in found.table())
+            told = (
+                f"stoichiometric calibration with {found.n_measured} substitutes, k_coherent {found.coherent:.3g}, "
+                f"k_photo {found.photo:.3g}, missed by {found.rms_hu:.1f} HU rms, {found.largest_hu:.1f} HU at most"
+            )
+        else:
+            raise StudyError(f"kind = '{kind}' is neither 'two_lines' nor 'stoichiometric'")
+    except StudyError as error:
+        raise StudyError(f"HU table {path.name}: {error}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"HU table {path.name} cannot be read ({type(error).__name__}: {error}); what it should hold is told in "
+            "docs/methods/electron_density.md"
+        ) from error
+    if values:
+        raise StudyError(f"HU table {path.name} has keys that mean nothing here: {', '.join(values)}")
+    return HuTable(path.name, hu, density, told)
