@@ -1,7 +1,7 @@
 """Look through a folder for DICOM files and read their headers."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ def read_header(path: Path) -> Header | None:
         If it begins as DICOM but cannot be read.
     """
     try:
-        return Header(path, read_file(path, header_only=True))
+        return Header(path, read_file(path, False, HEADER_KEYWORDS))
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -226,8 +226,17 @@ def read_header(path: Path) -> Header | None:
         ) from error
 
 
-def read_file(path: Path, header_only: bool = False) -> FileDataset:
+def read_file(path: Path, pixels: bool = True, keywords: Sequence[str] | None = None) -> FileDataset:
     """Return a file, also one without preamble, with the identifiers that it says in either of two places.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pixels
+        Whether to read pixels, too.
+    keywords
+        Attributes to read; by default all.
 
     Raises
     ------
@@ -238,8 +247,8 @@ def read_file(path: Path, header_only: bool = False) -> FileDataset:
         bare = stream.read(132)[128:] != b"DICM" and _begins_bare(path)
     dataset = dcmread(
         path,
-        stop_before_pixels=header_only,
-        specific_tags=list(HEADER_KEYWORDS) if header_only else None,
+        stop_before_pixels=not pixels,
+        specific_tags=None if keywords is None else list(keywords),
         force=bare,
     )
     if bare:
@@ -255,6 +264,22 @@ def read_file(path: Path, header_only: bool = False) -> FileDataset:
         if of_file and not dataset.get(keyword):
             setattr(dataset, keyword, of_file)
     return dataset
+
+
+def read_whole(header: Header, pixels: bool = True) -> FileDataset:
+    """Return a file with all that is in it, or all but its pixels.
+
+    Raises
+    ------
+    DicomError
+        If it is damaged.
+    """
+    try:
+        return read_file(header.path, pixels)
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise DicomError(
+            f"'{header.path.name}' cannot be read ({type(error).__name__}: damaged?): export it again"
+        ) from error
 
 
 def _begins_bare(path: Path) -> bool:
