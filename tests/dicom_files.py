@@ -91,7 +91,11 @@ def write_series(
             + np.arange(ny)[:, None, None] * column * spacing_mm[1]
         )
         dataset = base(SOP_CLASSES[modality], modality, frame)
-        dataset.SeriesInstanceUID, dataset.SeriesNumber, dataset.SeriesDescription = uid, number, f"series {number}"
+        dataset.SeriesInstanceUID, dataset.SeriesNumber, dataset.SeriesDescription = (
+            uid,
+            number,
+            f"series {number}",
+        )
         dataset.PatientPosition = "HFS"
         dataset.ImagePositionPatient = [f"{v:.10g}" for v in position]
         dataset.ImageOrientationPatient = [f"{v:.12g}" for v in cosines]
@@ -110,7 +114,11 @@ def write_enhanced_ct(folder: Path, function: Function, shape_zyx=(9, 16, 32), o
     nz, ny, nx = shape_zyx
     first, spacing = np.array([-30.0, -20.0, -25.0]), np.array([2.0, 3.0, 2.5])
     dataset = base(EnhancedCTImageStorage, "CT", CT_FRAME)
-    dataset.PatientPosition, dataset.NumberOfFrames, dataset.ImageType = "HFS", nz, ["ORIGINAL", "PRIMARY", "VOLUME"]
+    dataset.PatientPosition, dataset.NumberOfFrames, dataset.ImageType = (
+        "HFS",
+        nz,
+        ["ORIGINAL", "PRIMARY", "VOLUME"],
+    )
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = [spacing[1], spacing[0]]
     orientation.ImageOrientationPatient = list(AXIAL)
@@ -133,7 +141,10 @@ def write_enhanced_ct(folder: Path, function: Function, shape_zyx=(9, 16, 32), o
 
 
 def write_registration(
-    folder: Path, links: Sequence[tuple[str, Sequence[np.ndarray]]], frame: str = CT_FRAME, kind: str = "RIGID"
+    folder: Path,
+    links: Sequence[tuple[str, Sequence[np.ndarray]]],
+    frame: str = CT_FRAME,
+    kind: str = "RIGID",
 ) -> Path:
     """Write a Spatial Registration: ``frame`` is the registered one, every link is a source and its matrices."""
     dataset = base(SpatialRegistrationStorage, "REG", frame)
@@ -153,12 +164,20 @@ def write_registration(
 
 
 def write_contours(
-    folder: Path, rois: dict[str, Sequence[np.ndarray]], frame: str = CT_FRAME, label: str = "plan", **more: Any
+    folder: Path,
+    rois: dict[str, Sequence[np.ndarray]],
+    frame: str = CT_FRAME,
+    label: str = "plan",
+    **more: Any,
 ) -> Path:
     """Write a structure set; every region is a list of contours, each of shape (n, 3)."""
     dataset = base(RTStructureSetStorage, "RTSTRUCT", frame)
     dataset.StructureSetLabel = label
-    dataset.StructureSetROISequence, dataset.ROIContourSequence, dataset.RTROIObservationsSequence = [], [], []
+    dataset.StructureSetROISequence, dataset.ROIContourSequence, dataset.RTROIObservationsSequence = (
+        [],
+        [],
+        [],
+    )
     for keyword, value in more.items():
         setattr(dataset, keyword, value)
     for number, (name, contours) in enumerate(rois.items(), start=1):

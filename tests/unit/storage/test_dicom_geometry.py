@@ -43,7 +43,9 @@ def assert_linear(case: Case, least_inside: float, allowed_hu: float = 0.06) -> 
     ("axis", "angle_deg"),
     [((0, 0, 1), 12.0), ((1, 0, 0), 7.0), ((0, 1, 0), -20.0), ((1, 2, 3), 33.0), ((3, -1, 1), 120.0)],
 )
-def test_oblique_ct_keeps_values_at_their_places(tmp_path: Path, axis: tuple[int, int, int], angle_deg: float) -> None:
+def test_oblique_ct_keeps_values_at_their_places(
+    tmp_path: Path, axis: tuple[int, int, int], angle_deg: float
+) -> None:
     write_series(tmp_path, linear, cosines=cosines_of(turned(axis, angle_deg)))
     case = read_case(tmp_path)
     assert_linear(case, 0.2)
@@ -60,7 +62,9 @@ def test_angles_and_spacing_are_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cosines", [(0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1), (0, 1, 0, 1, 0, 0)], ids=["sagittal", "coronal", "swapped"]
+    "cosines",
+    [(0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1), (0, 1, 0, 1, 0, 0)],
+    ids=["sagittal", "coronal", "swapped"],
 )
 def test_planes_along_other_axes_lose_nothing(tmp_path: Path, cosines: tuple[int, ...]) -> None:
     write_series(tmp_path, linear, cosines=cosines)

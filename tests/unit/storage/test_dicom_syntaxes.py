@@ -25,7 +25,9 @@ def texture(places: np.ndarray) -> np.ndarray:
     """Whole numbers from -1000 to about 2000, with edges and noise, as in a CT."""
     x, y, z = np.moveaxis(places, -1, 0)
     noise = np.sin(12.9898 * x + 78.233 * y + 37.7 * z) * 43758.5453 % 1.0
-    return np.rint(np.where(x**2 + y**2 < 400.0, 40.0 + 60.0 * noise, -1000.0 + 20.0 * noise) + 8.0 * np.abs(z))
+    return np.rint(
+        np.where(x**2 + y**2 < 400.0, 40.0 + 60.0 * noise, -1000.0 + 20.0 * noise) + 8.0 * np.abs(z)
+    )
 
 
 @pytest.fixture
