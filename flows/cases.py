@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from engine.errors import CaseError, StudyError
@@ -9,7 +10,7 @@ from engine.phantoms import PHANTOMS, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
-from storage.dicom.read_case import read_case_with_reference
+from storage.dicom.read_case import Choice, read_case_with_reference
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
@@ -45,7 +46,7 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     return len(list(folder.glob("*.dcm")))
 
 
-def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | None) -> str:
+def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> str:
     """Read a DICOM folder into the store and return the case's digest; the same files are read only once.
 
     Raises
@@ -60,7 +61,7 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     files = [path for path in folder.rglob("*") if path.is_file()]
     made_from = {
         "files": digest_of_files(files),
-        "series_uid": series_uid,
+        "choice": asdict(choice),
         "name": name,
         "code": digest_of_code(_READ_CODE),
     }
@@ -69,12 +70,14 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     if found is not None:
         return found
     with run.reporter.stage("read", len(files), "files") as steps:
-        case, ct = read_case_with_reference(folder, series_uid, name=name)
+        case, ct = read_case_with_reference(folder, choice, name, steps.advance)
         digest = write_case(run.store, case, provenance(made_from, 0.0))
         write_reference(run.store, digest, ct)
         run.store.write_record(IMPORT, key, {"case": digest})
-        steps.advance(len(files))
-    for note in case.notes:
+    for note in (
+        *case.notes,
+        *(f"image '{image.name}': {note}" for image in case.images for note in image.notes),
+    ):
         run.reporter.say(f"  note: {note}")
     return digest
 
@@ -101,7 +104,8 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
         If the study names a case that was not imported.
     """
     if spec.dicom is not None:
-        return import_dicom(run, folder / spec.dicom, spec.series_uid, None)
+        choice = Choice(spec.series, spec.structure_set, spec.second)
+        return import_dicom(run, folder / spec.dicom, choice, None)
     if spec.imported is not None:
         if not run.store.has_record(NAME, spec.imported):
             known = ", ".join(run.store.record_names(NAME)) or "none"
@@ -124,6 +128,6 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
     run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
         write_phantom(phantom, Path(written))
-        digest = import_dicom(run, Path(written), None, phantom)
+        digest = import_dicom(run, Path(written), Choice(), phantom)
     run.store.write_record(IMPORT, key, {"case": digest})
     return digest
