@@ -82,7 +82,7 @@ def plan(
     """Plan a study, from the patient to the report.
 
     Reads the case, computes influence matrices for every scenario, optimises, computes the final dose, and writes
-    report.html, summary.json, weights.npz and an RT Dose into the output folder.
+    report.html, summary.json, weights.npz and the plan as DICOM into the output folder.
     """
     _run_flow("plan", study, store, output, (cluster, workers, threads, memory), quiet, log)
 
@@ -165,15 +165,23 @@ def report(study: Path, store: Path, output: Path | None) -> None:
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
 )
+@click.option("--beams", is_flag=True, help="Also the dose of every beam.")
+@click.option("--scenarios", is_flag=True, help="Also the dose of the plan in every scenario.")
+@click.option("--ct", is_flag=True, help="Also the CT, even if it came from DICOM.")
 @clear_errors
-def export(study: Path, store: Path, dicom: Path) -> None:
-    """Write the dose of a plan as DICOM RT Dose, from the store alone.
+def export(study: Path, store: Path, dicom: Path, beams: bool, scenarios: bool, ct: bool) -> None:
+    """Write a plan as DICOM, from the store alone: RT Plan, RT Dose and RT Structure Set.
 
-    The file refers to the CT series that was planned on.
+    The files refer to each other and to the CT series that was planned on; where that came from no DICOM files it is
+    written, too. The plan is unapproved and for research only.
     """
+    from flows.export import ExportChoice
     from flows.retell import export_again
 
-    click.echo(f"RT Dose written to {export_again(study, store, dicom)}")
+    exported = export_again(study, store, dicom, ExportChoice(beams, scenarios, ct))
+    click.echo(f"{', '.join(f'{n} {kind}' for kind, n in exported.n_file.items())} written to {dicom}")
+    for note in exported.notes:
+        click.echo(f"  note: {note}")
 
 
 @main.command(epilog=EPILOG)

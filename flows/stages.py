@@ -145,5 +145,5 @@ def tell(
     judgement: Judgement,
     output: Path,
 ) -> Path:
-    """Write report, summary and RT Dose; returns the path of the report."""
+    """Write report, summary and DICOM; returns the path of the report."""
     return write_results(run, study, reference, placement, influence, solve, judgement, output)
