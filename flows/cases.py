@@ -9,13 +9,17 @@ from engine.phantoms import PHANTOMS, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
+from storage.dicom.read_attached import read_attached
 from storage.dicom.read_case import read_case_with_reference
+from storage.dicom.scan import scan_folder
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
+from storage.imported import imported_doses, imported_plans, write_attached
+from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
-_READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
+_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model")
 
 
 def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
@@ -72,11 +76,34 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
         case, ct = read_case_with_reference(folder, series_uid, name=name)
         digest = write_case(run.store, case, provenance(made_from, 0.0))
         write_reference(run.store, digest, ct)
+        attached = read_attached(scan_folder(folder), ct.frame_of_reference_uid)
+        write_attached(run.store, digest, attached)
         run.store.write_record(IMPORT, key, {"case": digest})
         steps.advance(len(files))
-    for note in case.notes:
+    for note in (*case.notes, *attached.notes):
         run.reporter.say(f"  note: {note}")
     return digest
+
+
+def tell_imported(store: Store, digest: str) -> list[str]:
+    """Return a line for every plan and dose that was imported with a case."""
+    lines = []
+    for plan in imported_plans(store, digest):
+        units = {beam.meterset_unit for beam in plan.beams}
+        total = sum(beam.meterset or 0.0 for beam in plan.beams)
+        radiation = "/".join(sorted({beam.radiation for beam in plan.beams}))
+        lines.append(
+            f"{plan.kind} '{plan.label}': {len(plan.beams)} beams ({radiation}), {plan.n_fraction or '?'} fractions, "
+            f"{total:.6g} {'/'.join(sorted(units)) or 'meterset'} a fraction"
+        )
+    for dose in imported_doses(store, digest):
+        nz, ny, nx = dose.grid.shape_zyx
+        beam = "" if dose.beam_number is None else f" {dose.beam_number}"
+        lines.append(
+            f"RT Dose '{dose.label}': {dose.summation}{beam}, {nx} × {ny} × {nz} voxels, maximum {dose.max_gy:.4g} Gy"
+            + (" (biologically weighted)" if dose.is_effective else "")
+        )
+    return lines
 
 
 def is_whole(run: Run, digest: str) -> bool:

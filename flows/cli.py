@@ -222,9 +222,9 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @QUIET
 @clear_errors
 def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
-    """Read a CT series and its structure set from a DICOM folder into the store."""
+    """Read a CT series, its structure set, plans and doses from a DICOM folder into the store."""
     from engine.model.case import Case
-    from flows.cases import NAME, import_dicom
+    from flows.cases import NAME, import_dicom, tell_imported
     from flows.progress import Reporter
     from flows.recovery import until_whole
     from flows.run import Run
@@ -249,6 +249,8 @@ def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str 
         for structure in case.structures:
             volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
             click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
+        for line in tell_imported(run.store, digest):
+            click.echo(f"  {line}")
 
 
 @main.command(epilog=EPILOG)
@@ -270,8 +272,9 @@ def check(study: Path | None, keys: bool) -> None:
         found = load_study(study)
         load_hu_table(found.case.hu_table, study.parent)
         n_scenario = len(found.scenarios.scenarios())
+        n_beam = len(found.beams.gantry_deg) or f"the plan '{found.beams.from_plan}'s"
         click.echo(
-            f"{study}: '{found.name}' is a good study ({len(found.beams.gantry_deg)} beams, {n_scenario} scenarios, "
+            f"{study}: '{found.name}' is a good study ({n_beam} beams, {n_scenario} scenarios, "
             f"{len(found.objectives)} objectives, {len(found.goals)} goals); structures are looked up when it is run"
         )
     if study is None and not keys:

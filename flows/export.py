@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.geometry.resample import interpolate_onto
+from engine.geometry.resample import average_onto
 from engine.model.arrays import F32
 from engine.model.case import Case
-from engine.model.grid import Grid
 from engine.model.scenario import Scenario
 from engine.spec.study import Study
 from flows.judging import Judgement, beam_doses, forward_doses
@@ -67,12 +66,12 @@ def export_plan(
     solve: Solve,
     judgement: Judgement,
     folder: Path,
-    choice: ExportChoice = ExportChoice(),  # noqa: B008  (it is frozen)
+    choice: ExportChoice = ExportChoice(),
 ) -> Exported:
     """Write a consistent set of files into ``folder``; every dose comes out of the store.
 
-    The files refer to the CT that was planned on. Where that is in no DICOM file, or has no frame of reference, the CT is
-    written, too.
+    The files refer to the CT that was planned on. Where that is in no DICOM file, or has no frame of reference, the
+    CT is written, too.
 
     Raises
     ------
@@ -96,11 +95,13 @@ def export_plan(
         final.dose_gy * factor for final in beam_doses(run, placement, placement.report, scenarios[0], weight)
     ]
     grid = placement.report.layout.grid
+    in_target = average_onto(case.structure(study.prescription.target).coverage, case.grid, grid)
+    in_target /= in_target.sum(dtype=np.float64)
     plan = write_plan(
         folder,
         study.name,
         [
-            PlannedBeam(beam, beamlets, of_beam, _at(grid, dose_gy, beam.isocentre_mm))
+            PlannedBeam(beam, beamlets, of_beam, float((dose_gy * in_target).sum(dtype=np.float64)))
             for beam, beamlets, of_beam, dose_gy in zip(
                 placement.beams,
                 placement.beamlets,
@@ -172,15 +173,3 @@ def _prescribed(study: Study, drawn: Case, factor: float | None) -> PlannedDose:
         study.prescription.fractions,
         "Not normalised" if factor is None else f"Normalised: {study.prescription.normalise}",
     )
-
-
-def _at(grid: Grid, dose_gy: F32, point_mm: tuple[float, float, float]) -> float | None:
-    """Return the dose at a point, linear between voxel centres; None outside of the grid."""
-    inside = all(
-        axis_mm[0] <= at_mm <= axis_mm[-1]
-        for axis_mm, at_mm in zip(grid.centres_mm_xyz, point_mm, strict=True)
-    )
-    if not inside:
-        return None
-    there = interpolate_onto(dose_gy, grid, Grid(point_mm, (1.0, 1.0, 1.0), (1, 1, 1)), np.ones_like(dose_gy))
-    return max(float(there[0, 0, 0]), 0.0)

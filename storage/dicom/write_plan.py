@@ -46,14 +46,14 @@ class PlannedBeam:
         Geometry.
     weight
         Fluence of every beamlet over the whole course, in 1e9 photons per mm²; shape (n_beamlet,).
-    isocentre_gy
-        Dose of this beam at the isocentre over the whole course; None where it is not known.
+    target_mean_gy
+        Mean dose that this beam gives the target over the whole course.
     """
 
     beam: Beam
     beamlets: BeamletGrid
     weight: F64
-    isocentre_gy: float | None = None
+    target_mean_gy: float
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def write_plan(
     dataset.RTPlanLabel = PLAN_LABEL
     dataset.RTPlanName = name.replace("\\", "-")[:LO_LENGTH]
     dataset.RTPlanDescription = (
-        f"{RESEARCH_USE_ONLY}, not for clinical use. {prescribed.normalisation}. Meterset: {machine.reference}; no head "
-        "scatter, no transmission of jaws. Fluence as compensator transmission; Compensator Position is the centre of "
-        "the first pixel."
+        f"{RESEARCH_USE_ONLY}, not for clinical use. {prescribed.normalisation}. Meterset: {machine.reference}; no "
+        "head scatter, no transmission of jaws. Fluence as transmission of an ideal compensator without thickness; "
+        "Compensator Position is the centre of the first pixel."
     )
     dataset.RTPlanDate = ""
     dataset.RTPlanTime = ""
@@ -148,8 +148,11 @@ def write_plan(
         f"{prescribed.dose_gy:g} Gy in {prescribed.n_fraction} fractions to {prescribed.target}. "
         f"{prescribed.normalisation}."
     )
-    dataset.DoseReferenceSequence = [_dose_reference(prescribed, ct)]
-    dataset.FractionGroupSequence = [_fraction_group(beams, units, prescribed)]
+    dose_reference = _dose_reference(prescribed, ct)
+    dataset.DoseReferenceSequence = [dose_reference]
+    dataset.FractionGroupSequence = [
+        _fraction_group(beams, units, prescribed, str(dose_reference.DoseReferenceUID))
+    ]
     dataset.PatientSetupSequence = [_patient_setup(patient_position)]
     dataset.BeamSequence = [_beam(number, planned, machine) for number, planned in enumerate(beams, start=1)]
     dataset.ApprovalStatus = "UNAPPROVED"
@@ -187,9 +190,12 @@ def _dose_reference(prescribed: PlannedDose, ct: CtReference) -> Dataset:
 
 
 def _fraction_group(
-    beams: Sequence[PlannedBeam], units: Sequence[BeamMonitorUnits], prescribed: PlannedDose
+    beams: Sequence[PlannedBeam],
+    units: Sequence[BeamMonitorUnits],
+    prescribed: PlannedDose,
+    dose_reference_uid: str,
 ) -> Dataset:
-    """Return the item that gives every beam its monitor units of one fraction (C.8.8.13)."""
+    """Return the item that gives every beam its monitor units and mean target dose of one fraction (C.8.8.13)."""
     group = Dataset()
     group.FractionGroupNumber = FRACTION_GROUP_NUMBER
     group.NumberOfFractionsPlanned = prescribed.n_fraction
@@ -204,9 +210,9 @@ def _fraction_group(
         item = Dataset()
         item.ReferencedBeamNumber = number
         item.BeamMeterset = decimal_string(of_beam.mu_per_fraction)
-        if planned.isocentre_gy is not None:
-            item.BeamDoseSpecificationPoint = [decimal_string(v) for v in planned.beam.isocentre_mm]
-            item.BeamDose = decimal_string(planned.isocentre_gy / prescribed.n_fraction)
+        item.BeamDose = decimal_string(planned.target_mean_gy / prescribed.n_fraction)
+        item.BeamDoseType = "PHYSICAL"
+        item.ReferencedDoseReferenceUID = dose_reference_uid
         group.ReferencedBeamSequence.append(item)
     return group
 
@@ -314,4 +320,6 @@ def _compensator(planned: PlannedBeam, machine: PhotonMachine) -> Dataset:
         decimal_string(int(beamlets.row.max()) * size_y_mm),
     ]
     item.CompensatorTransmissionData = [decimal_string(v) for v in transmission.ravel()]
+    # It has no material, so the standard leaves it open whether there are thicknesses; Debian's dciodvfy insists.
+    item.CompensatorThicknessData = ["0"] * transmission.size
     return item

@@ -20,7 +20,7 @@ from flows.cli import main
 from flows.progress import Reporter
 from flows.recovery import until_whole
 from flows.run import Computing, Run
-from flows.telling import export_dose
+from flows.export import export_plan
 from storage.cases import read_case, write_case
 from storage.lease import take_run_lease
 from storage.maintenance import check, list_folder, list_objects
@@ -264,7 +264,7 @@ def test_objects_of_every_kind_that_are_lost_in_the_middle_of_a_run_are_named_an
             if last not in ("beam_dose", "case_reference"):
                 return solve.result.weight, dose_gy
             judgement = stages.judge(running, study, reference, placement, scenarios, influence, solve)
-            export_dose(running, reference, judgement, tmp_path / "dicom")
+            export_plan(running, study, reference, placement, scenarios, solve, judgement, tmp_path / "dicom")
             return solve.result.weight, judgement.dose_gy
 
         weight, dose_gy = until_whole(running, plan_without_prefect)
