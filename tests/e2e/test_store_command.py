@@ -17,10 +17,10 @@ from engine.spec.study import load_study
 from flows import stages
 from flows.cases import case_of_study
 from flows.cli import main
+from flows.export import export_plan
 from flows.progress import Reporter
 from flows.recovery import until_whole
 from flows.run import Computing, Run
-from flows.export import export_plan
 from storage.cases import read_case, write_case
 from storage.lease import take_run_lease
 from storage.maintenance import check, list_folder, list_objects

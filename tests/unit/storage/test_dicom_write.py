@@ -182,7 +182,9 @@ def test_dose_comes_back_within_its_scaling(written: tuple[Path, CtReference], t
 
 
 def test_dose_of_a_beam_names_the_beam(written: tuple[Path, CtReference], tmp_path: Path) -> None:
-    write_dose(tmp_path, DOSE_GRID, dose(), case_name="c", ct=written[1], plan=PLAN, beam_number=3, comment="B")
+    write_dose(
+        tmp_path, DOSE_GRID, dose(), case_name="c", ct=written[1], plan=PLAN, beam_number=3, comment="B"
+    )
     dataset = dcmread(next(tmp_path.glob("RTDOSE*")))
     assert dataset.DoseSummationType == "BEAM"
     assert dataset.SeriesDescription == "RESEARCH USE ONLY. B"
