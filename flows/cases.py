@@ -96,7 +96,9 @@ def tell_imported(store: Store, digest: str) -> list[str]:
             f"{plan.kind} '{plan.label}': {len(plan.beams)} beams ({radiation}), {plan.n_fraction or '?'} fractions, "
             f"{total:.6g} {'/'.join(sorted(units)) or 'meterset'} a fraction"
         )
-    for dose in imported_doses(store, digest):
+    for dose in sorted(
+        imported_doses(store, digest), key=lambda dose: (dose.summation != "PLAN", dose.label)
+    ):
         nz, ny, nx = dose.grid.shape_zyx
         beam = "" if dose.beam_number is None else f" {dose.beam_number}"
         lines.append(

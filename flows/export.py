@@ -14,7 +14,7 @@ from engine.spec.study import Study
 from flows.judging import Judgement, beam_doses, forward_doses
 from flows.references import CaseRef, Placement, Solve
 from flows.run import Run
-from storage.cases import read_reference
+from storage.cases import read_reference, stored_name
 from storage.dicom.uids import CtReference, InstanceReference
 from storage.dicom.write_ct import ct_reference, write_ct
 from storage.dicom.write_dose import write_dose
@@ -147,11 +147,11 @@ def export_plan(
 def _choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[CtReference, bool]:
     """Return the identifiers of the CT that all files refer to, and whether it has to be written."""
     stored = read_reference(run.store, reference.digest)
-    written = ct_reference(reference.case)
-    # A case from files other than DICOM, or from a phantom, has the identifiers under which it would be written.
-    nowhere = study.case.phantom is not None or stored == written
+    # A case from files other than DICOM was given the identifiers under which it would be written.
+    as_stored = replace(reference.case, name=stored_name(run.store, reference.digest))
+    nowhere = study.case.phantom is not None or stored == ct_reference(as_stored)
     if asked or nowhere or not stored.frame_of_reference_uid:
-        return written, True
+        return ct_reference(reference.case), True
     return stored, False
 
 
