@@ -80,11 +80,11 @@ def export_plan(
     """
     case = reference.case
     n_file = {"CT": 0, "RTSTRUCT": 0, "RTPLAN": 1, "RTDOSE": 1}
-    ct, writes_ct = _choose_ct(run, study, reference, choice.ct)
+    ct, writes_ct = choose_ct(run, study, reference, choice.ct)
     if writes_ct:
         write_ct(case, folder)
         n_file["CT"] = case.grid.shape_zyx[0]
-    drawn, notes = _with_contours(case)
+    drawn, notes = with_contours(case)
     structure_set: InstanceReference | None = None
     if drawn.structures:
         structure_set = write_structures(drawn, folder, ct)
@@ -144,7 +144,7 @@ def export_plan(
     return Exported({kind: n for kind, n in n_file.items() if n}, notes)
 
 
-def _choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[CtReference, bool]:
+def choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[CtReference, bool]:
     """Return the identifiers of the CT that all files refer to, and whether it has to be written."""
     stored = read_reference(run.store, reference.digest)
     # A case from files other than DICOM was given the identifiers under which it would be written.
@@ -155,7 +155,7 @@ def _choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple
     return stored, False
 
 
-def _with_contours(case: Case) -> tuple[Case, tuple[str, ...]]:
+def with_contours(case: Case) -> tuple[Case, tuple[str, ...]]:
     """Return the case with the structures that a structure set can hold, and a note on the others."""
     kept = tuple(s for s in case.structures if s.contours)
     left = [s.name for s in case.structures if not s.contours]

@@ -226,7 +226,11 @@ def test_import_lists_plan_and_doses_and_a_study_takes_its_beams(planned: Path) 
     assert done.stdout.count("RT Dose ") == 10
     text = TEXT.replace('phantom = "water-box"', 'imported = "again"')
     text = text.replace("gantry_deg = [0, 90, 200]", 'from_plan = "RESEARCH ONLY"')
+    text = text.replace('hu_table = "phantom"', 'hu_table = "table.csv"')
+    text = text.replace("max_evaluations = 40", "max_evaluations = 10").replace("mm = 3.0", "mm = 5.0")
     (planned / "from_plan").mkdir()
+    # The phantoms' own table, written down: no patient has it by default.
+    (planned / "from_plan/table.csv").write_text("hu,relative_electron_density\n-1000,0.00108\n0,1\n3000,4\n")
     study = write_study(planned / "from_plan", text)
     done = run(command("plan", study, Path(store), planned / "from_plan/out"))
     assert done.returncode == 0, done.stderr
