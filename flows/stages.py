@@ -19,7 +19,7 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.solver import SolverOptions
 from engine.spec.study import Study
-from flows.beams import beams_of_study
+from flows.beam_settings import beams_of_study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
 from flows.memory import fit_memory

@@ -10,7 +10,7 @@ from engine.model.beam import Beam
 from engine.model.plan import ExternalBeam, ExternalPlan
 from engine.phantoms import tg119_cshape
 from engine.spec.study import Study, load_study
-from flows.beams import beams_of_study
+from flows.beam_settings import beams_of_study
 from flows.progress import Reporter
 from flows.references import CaseRef
 from flows.run import Run
