@@ -15,7 +15,7 @@ from storage.dicom.scan import scan_folder
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
-from storage.imported import imported_doses, imported_plans, write_attached
+from storage.imported import attached_is_whole, imported_doses, imported_plans, write_attached
 from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
@@ -78,7 +78,8 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
         write_reference(run.store, digest, ct)
         attached = read_attached(scan_folder(folder), ct.frame_of_reference_uid)
         write_attached(run.store, digest, attached)
-        run.store.write_record(IMPORT, key, {"case": digest})
+        any_attached = bool(attached.plans or attached.doses)
+        run.store.write_record(IMPORT, key, {"case": digest, "attached": any_attached})
         steps.advance(len(files))
     for note in (*case.notes, *attached.notes):
         run.reporter.say(f"  note: {note}")
@@ -117,8 +118,10 @@ def _imported(run: Run, key: str) -> str | None:
     """Return the digest of the case that an earlier import with the same key made, if it is still whole."""
     if not run.store.has_record(IMPORT, key):
         return None
-    digest = str(run.store.read_record(IMPORT, key)["case"])
-    return digest if is_whole(run, digest) else None
+    record = run.store.read_record(IMPORT, key)
+    digest = str(record["case"])
+    whole = is_whole(run, digest) and attached_is_whole(run.store, digest, record.get("attached", False))
+    return digest if whole else None
 
 
 def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from engine.errors import CaseError
+from engine.errors import CaseError, DamagedObjectError
 from engine.model.arrays import F32
 from engine.model.grid import Grid
 from engine.model.plan import ExternalPlan
@@ -77,15 +77,35 @@ def imported_dose_gy(store: Store, entry: DoseEntry) -> F32:
     return values
 
 
+def attached_is_whole(store: Store, case_digest: str, any_expected: bool) -> bool:
+    """Return whether everything that was imported with a case is still in the store."""
+    if any_expected and not store.has_record(ATTACHED, case_digest):
+        return False
+    try:
+        kept = _entries(store, case_digest)
+    except DamagedObjectError as error:
+        store.discard(error.kind, error.digest)
+        return False
+    return all(store.has_record(PLAN, digest) for digest in kept["plans"].values()) and all(
+        store.has_arrays(DOSE, entry["digest"]) for entry in kept["doses"].values()
+    )
+
+
 def find_plan(store: Store, case_digest: str, wanted: str) -> ExternalPlan:
     """Return the plan of a case with this label, name or SOP Instance UID.
 
     Raises
     ------
     CaseError
-        If there is not exactly one; the message lists what there is.
+        If there is not exactly one (the message lists what there is), or one was lost and has to be imported again.
     """
-    plans = imported_plans(store, case_digest)
+    try:
+        plans = imported_plans(store, case_digest)
+    except DamagedObjectError as error:
+        store.discard(error.kind, error.digest)
+        raise CaseError(
+            f"{error}: bring the case in again with `nightbeam import DICOM_DIR --name NAME`"
+        ) from error
     found = [plan for plan in plans if wanted in (plan.label, plan.name, plan.uid)]
     if len(found) != 1:
         known = ", ".join(f"'{plan.label}' ({plan.uid})" for plan in plans) or "none"

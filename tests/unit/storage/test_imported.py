@@ -19,7 +19,15 @@ from engine.model.plan import (
 )
 from storage.dicom.read_attached import Attached
 from storage.dicom.read_dose import ReadDose
-from storage.imported import find_plan, imported_dose_gy, imported_doses, imported_plans, write_attached
+from storage.imported import (
+    attached_is_whole,
+    find_plan,
+    imported_dose_gy,
+    imported_doses,
+    imported_plans,
+    write_attached,
+)
+from storage.maintenance import list_objects
 from storage.store import Store
 
 GRID = Grid((0.0, 1.0, 2.0), (1.0, 2.0, 3.0), (2, 3, 4))
@@ -90,3 +98,28 @@ def test_plan_is_found_by_label_name_and_uid_if_there_is_only_one(store: Store) 
     assert find_plan(store, "case", "9.9") == other
     with pytest.raises(CaseError, match=r"2 imported plans are called 'A'.*1\.2\.3.*9\.9"):
         find_plan(store, "case", "A")
+
+
+@pytest.mark.parametrize("kind", ["attached", "imported_plan", "imported_dose"])
+def test_what_was_lost_is_missed_and_a_plan_that_was_lost_has_to_be_imported_again(
+    store: Store, kind: str
+) -> None:
+    write_attached(store, "case", Attached((PLAN,), (dose("1.2.5"),), ()))
+    assert attached_is_whole(store, "case", True)
+    (victim,) = [file for file in list_objects(store) if file.kind == kind]
+    victim.path.unlink()
+    assert not attached_is_whole(store, "case", True)
+    if kind == "imported_plan":
+        with pytest.raises(CaseError, match="nightbeam import"):
+            find_plan(store, "case", "A")
+    write_attached(store, "case", Attached((PLAN,), (dose("1.2.5"),), ()))
+    assert attached_is_whole(store, "case", True)
+    assert find_plan(store, "case", "A") == PLAN
+    assert attached_is_whole(store, "another", False)
+
+
+def test_damaged_record_is_missed(store: Store) -> None:
+    write_attached(store, "case", Attached((PLAN,), (), ()))
+    (victim,) = [file for file in list_objects(store) if file.kind == "attached"]
+    victim.path.write_bytes(victim.path.read_bytes()[:-5])
+    assert not attached_is_whole(store, "case", True)
