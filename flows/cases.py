@@ -10,13 +10,15 @@ from engine.phantoms import PHANTOMS, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
-from storage.dicom.read_case import Choice, read_case_with_reference
+from storage.dicom.read_case import Choice, read_folder
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
+from storage.imported import attached_is_whole, imported_doses, imported_plans, write_attached
+from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
-_READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
+_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model")
 
 
 def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
@@ -70,16 +72,42 @@ def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> st
     if found is not None:
         return found
     with run.reporter.stage("read", len(files), "files") as steps:
-        case, ct = read_case_with_reference(folder, choice, name, steps.advance)
-        digest = write_case(run.store, case, provenance(made_from, 0.0))
-        write_reference(run.store, digest, ct)
-        run.store.write_record(IMPORT, key, {"case": digest})
+        there = read_folder(folder, choice, name, steps.advance)
+        digest = write_case(run.store, there.case, provenance(made_from, 0.0))
+        write_reference(run.store, digest, there.reference)
+        write_attached(run.store, digest, there.attached)
+        any_attached = bool(there.attached.plans or there.attached.doses)
+        run.store.write_record(IMPORT, key, {"case": digest, "attached": any_attached})
     for note in (
-        *case.notes,
-        *(f"image '{image.name}': {note}" for image in case.images for note in image.notes),
+        *there.case.notes,
+        *(f"image '{image.name}': {note}" for image in there.case.images for note in image.notes),
+        *there.attached.notes,
     ):
         run.reporter.say(f"  note: {note}")
     return digest
+
+
+def tell_imported(store: Store, digest: str) -> list[str]:
+    """Return a line for every plan and dose that was imported with a case."""
+    lines = []
+    for plan in imported_plans(store, digest):
+        units = {beam.meterset_unit for beam in plan.beams}
+        total = sum(beam.meterset or 0.0 for beam in plan.beams)
+        radiation = "/".join(sorted({beam.radiation for beam in plan.beams}))
+        lines.append(
+            f"{plan.kind} '{plan.label}': {len(plan.beams)} beams ({radiation}), {plan.n_fraction or '?'} fractions, "
+            f"{total:.6g} {'/'.join(sorted(units)) or 'meterset'} a fraction"
+        )
+    for dose in sorted(
+        imported_doses(store, digest), key=lambda dose: (dose.summation != "PLAN", dose.label)
+    ):
+        nz, ny, nx = dose.grid.shape_zyx
+        beam = "" if dose.beam_number is None else f" {dose.beam_number}"
+        lines.append(
+            f"RT Dose '{dose.label}': {dose.summation}{beam}, {nx} × {ny} × {nz} voxels, maximum {dose.max_gy:.4g} Gy"
+            + (" (biologically weighted)" if dose.is_effective else "")
+        )
+    return lines
 
 
 def is_whole(run: Run, digest: str) -> bool:
@@ -91,8 +119,10 @@ def _imported(run: Run, key: str) -> str | None:
     """Return the digest of the case that an earlier import with the same key made, if it is still whole."""
     if not run.store.has_record(IMPORT, key):
         return None
-    digest = str(run.store.read_record(IMPORT, key)["case"])
-    return digest if is_whole(run, digest) else None
+    record = run.store.read_record(IMPORT, key)
+    digest = str(record["case"])
+    whole = is_whole(run, digest) and attached_is_whole(run.store, digest, record.get("attached", False))
+    return digest if whole else None
 
 
 def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:

@@ -82,7 +82,7 @@ def plan(
     """Plan a study, from the patient to the report.
 
     Reads the case, computes influence matrices for every scenario, optimises, computes the final dose, and writes
-    report.html, summary.json, weights.npz and an RT Dose into the output folder.
+    report.html, summary.json, weights.npz and the plan as DICOM into the output folder.
     """
     _run_flow("plan", study, store, output, (cluster, workers, threads, memory), quiet, log)
 
@@ -165,15 +165,23 @@ def report(study: Path, store: Path, output: Path | None) -> None:
 @click.option(
     "--dicom", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
 )
+@click.option("--beams", is_flag=True, help="Also the dose of every beam.")
+@click.option("--scenarios", is_flag=True, help="Also the dose of the plan in every scenario.")
+@click.option("--ct", is_flag=True, help="Also the CT, even if it came from DICOM.")
 @clear_errors
-def export(study: Path, store: Path, dicom: Path) -> None:
-    """Write the dose of a plan as DICOM RT Dose, from the store alone.
+def export(study: Path, store: Path, dicom: Path, beams: bool, scenarios: bool, ct: bool) -> None:
+    """Write a plan as DICOM, from the store alone: RT Plan, RT Dose and RT Structure Set.
 
-    The file refers to the CT series that was planned on.
+    The files refer to each other and to the CT series that was planned on; where that came from no DICOM files it is
+    written, too. The plan is unapproved and for research only.
     """
+    from flows.export import ExportChoice
     from flows.retell import export_again
 
-    click.echo(f"RT Dose written to {export_again(study, store, dicom)}")
+    exported = export_again(study, store, dicom, ExportChoice(beams, scenarios, ct))
+    click.echo(f"{', '.join(f'{n} {kind}' for kind, n in exported.n_file.items())} written to {dicom}")
+    for note in exported.notes:
+        click.echo(f"  note: {note}")
 
 
 @main.command(epilog=EPILOG)
@@ -265,12 +273,12 @@ def import_case(
     dicom_dir: Path, store: Path, name: str | None, series: str | None, structure_set: str | None,
     second: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
-    """Read a CT series, its structure set and images registered to it from a DICOM folder into the store.
+    """Read a CT series, its structure set, registered images, plans and doses from a DICOM folder into the store.
 
     What is read, mended and refused, and why, says docs/dicom_in.md.
     """
     from engine.model.case import Case
-    from flows.cases import NAME, import_dicom
+    from flows.cases import NAME, import_dicom, tell_imported
     from flows.progress import Reporter
     from flows.recovery import until_whole
     from flows.run import Run
@@ -298,6 +306,8 @@ def import_case(
             click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
         for image in case.images:
             click.echo(f"  {'IMAGE':9} {image.name:24} {f'in {image.unit}' if image.unit else ''}".rstrip())
+        for line in tell_imported(run.store, digest):
+            click.echo(f"  {line}")
 
 
 @main.command(epilog=EPILOG)
@@ -319,8 +329,9 @@ def check(study: Path | None, keys: bool) -> None:
         found = load_study(study)
         load_hu_table(found.case.hu_table, study.parent)
         n_scenario = len(found.scenarios.scenarios())
+        n_beam = len(found.beams.gantry_deg) or f"the plan '{found.beams.from_plan}'s"
         click.echo(
-            f"{study}: '{found.name}' is a good study ({len(found.beams.gantry_deg)} beams, {n_scenario} scenarios, "
+            f"{study}: '{found.name}' is a good study ({n_beam} beams, {n_scenario} scenarios, "
             f"{len(found.objectives)} objectives, {len(found.goals)} goals); structures are looked up when it is run"
         )
     if study is None and not keys:

@@ -190,6 +190,30 @@ def forward_doses(
     list
         ``result[plan][place]`` is the dose of a plan on the grid and in the scenario of ``wanted[place]``.
     """
+    digests = _beam_dose_digests(run, placement, wanted, weights, name)
+    n_beam = len(placement.beams)
+    return [
+        [_sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)]) for place in range(len(wanted))]
+        for plan in range(len(weights))
+    ]
+
+
+def beam_doses(
+    run: Run, placement: Placement, patient: PatientRef, scenario: Scenario, weight: F64
+) -> list[FinalDose]:
+    """Return the full dose of every beam of one plan in one scenario; their sum is that of `forward_doses`."""
+    digests = _beam_dose_digests(run, placement, [(patient, scenario)], [weight], "doses of beams")
+    return [_sum_of(run, [digests[0, 0, beam]]) for beam in range(len(placement.beams))]
+
+
+def _beam_dose_digests(
+    run: Run,
+    placement: Placement,
+    wanted: Sequence[tuple[PatientRef, Scenario]],
+    weights: Sequence[F64],
+    name: str,
+) -> dict[tuple[int, int, int], str]:
+    """Have the doses of beams computed that the store lacks; returns their digests by plan, place and beam."""
     by_beam = [placement.weights_of_beams(weight) for weight in weights]
     digests: dict[tuple[int, int, int], str] = {}
     tasks: list[ForwardTask] = []
@@ -223,11 +247,7 @@ def forward_doses(
             from cluster.submit import run_tasks
 
             run_tasks(run.client, compute, tasks, lambda n: steps.advance(len(tasks[n].wanted)))
-    n_beam = len(placement.beams)
-    return [
-        [_sum_of(run, [digests[plan, place, beam] for beam in range(n_beam)]) for place in range(len(wanted))]
-        for plan in range(len(weights))
-    ]
+    return digests
 
 
 def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F64) -> FinalDose:

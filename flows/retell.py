@@ -6,11 +6,11 @@ from engine.errors import StudyError
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
+from flows.export import ExportChoice, Exported, export_plan
 from flows.judging import Judgement
 from flows.progress import Reporter
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.telling import export_dose
 from storage.store import Store
 
 
@@ -45,8 +45,8 @@ def tell_again(study_file: Path, store: Path, output: Path) -> Path:
         return stages.tell(run, study, *_look_up(run, study, study_file.parent), output)
 
 
-def export_again(study_file: Path, store: Path, folder: Path) -> Path:
-    """Write the RT Dose again; returns the path of the file.
+def export_again(study_file: Path, store: Path, folder: Path, choice: ExportChoice) -> Exported:
+    """Write a plan as DICOM; returns what was written.
 
     Raises
     ------
@@ -54,5 +54,7 @@ def export_again(study_file: Path, store: Path, folder: Path) -> Path:
         If something the plan needs is not in the store.
     """
     with Run(_existing(store), Reporter(quiet=True), may_compute=False) as run:
-        reference, _, _, _, judgement = _look_up(run, load_study(study_file), study_file.parent)
-        return export_dose(run, reference, judgement, folder)
+        study = load_study(study_file)
+        reference, placement, _, solve, judgement = _look_up(run, study, study_file.parent)
+        scenarios = stages.vary(study)
+        return export_plan(run, study, reference, placement, scenarios, solve, judgement, folder, choice)

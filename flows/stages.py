@@ -12,14 +12,14 @@ import numpy as np
 
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import CaseError
-from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
+from engine.geometry.beamlets import place_beamlets
 from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import grid_over
-from engine.model.beam import Beam
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.solver import SolverOptions
 from engine.spec.study import Study
+from flows.beam_settings import beams_of_study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
 from flows.memory import fit_memory
@@ -40,12 +40,9 @@ def place(run: Run, study: Study, reference: CaseRef) -> Placement:
     """Put beams and beamlets on the target, and dose grids over the body."""
     case = reference.case
     target = case.structure(study.prescription.target)
-    isocentre = study.beams.isocentre_mm or centre_of_mass_mm(target, case.grid)
     machine = MACHINES[study.beams.machine]
-    beams, beamlets = [], []
-    for number, (gantry, couch, collimator) in enumerate(study.beams.angles(), start=1):
-        beam = Beam(f"{number} G{gantry:g} T{couch:g}", gantry, couch, collimator, isocentre, machine.sad_mm)
-        beams.append(beam)
+    beams, beamlets = beams_of_study(run, study, reference), []
+    for beam in beams:
         size = (study.beams.beamlet_mm, study.beams.beamlet_mm)
         beamlets.append(place_beamlets(case, target.name, beam, size, study.beams.margin_mm))
         reach_mm = max(float(np.abs(centre).max()) for centre in beamlets[-1].centres_mm()) + 0.5 * max(size)
@@ -145,5 +142,5 @@ def tell(
     judgement: Judgement,
     output: Path,
 ) -> Path:
-    """Write report, summary and RT Dose; returns the path of the report."""
+    """Write report, summary and DICOM; returns the path of the report."""
     return write_results(run, study, reference, placement, influence, solve, judgement, output)

@@ -155,6 +155,7 @@ def prune(
     """
     from flows.cases import IMPORT, NAME
     from storage.cases import KIND, REFERENCE
+    from storage.imported import KINDS as ATTACHED_KINDS
     from storage.pruning import choose, delete
 
     if older_than_days is None and to_gb is None:
@@ -164,7 +165,7 @@ def prune(
         found,
         None if older_than_days is None else older_than_days * _DAY_S,
         None if to_gb is None else to_gb * _GB,
-        () if cases else (KIND, REFERENCE, NAME, IMPORT),
+        () if cases else (KIND, REFERENCE, NAME, IMPORT, *ATTACHED_KINDS),
     )
     files = chosen.files if dry_run else delete(found, chosen.files)
     if files:
@@ -242,12 +243,13 @@ def _names_by_case(store: "Store") -> dict[str, list[str]]:
 def _names_lost(findings: "Iterable[Finding]", names: dict[str, list[str]]) -> list[str]:
     from flows.cases import NAME
     from storage.cases import KIND, REFERENCE
+    from storage.imported import KINDS as ATTACHED_KINDS
 
     lost = set()
     for finding in findings:
         if finding.file.kind == NAME:
             lost.add(finding.file.name)
-        elif finding.file.kind in (KIND, REFERENCE):
+        elif finding.file.kind in (KIND, REFERENCE, *ATTACHED_KINDS):
             lost.update(names.get(finding.file.name, ()))
     return sorted(lost)
 

@@ -1,4 +1,4 @@
-"""Stage tell: the report, its numbers as JSON, and the dose as DICOM."""
+"""Stage tell: the report, its numbers as JSON, and the plan as DICOM."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from engine.model.scenario import Scenario
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
+from flows.export import export_plan
 from flows.judging import Judgement
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
@@ -32,13 +33,9 @@ from flows.report.summary import (
 )
 from flows.report.write import write_plan_report
 from flows.run import Run
-from storage.cases import read_reference
-from storage.dicom.uids import InstanceReference, content_uid
-from storage.dicom.write_dose import write_dose
-from storage.digest import digest_of, digest_of_array, digest_of_code
+from storage.digest import digest_of, digest_of_code
 from storage.whole_file import whole_file
 
-RT_PLAN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.5"
 _SHOWN_EVALUATIONS = 2000
 _LEAST_DRAWN_CC = 0.1
 """Smaller structures that the study does not name are markers: their curves would only hide the others."""
@@ -54,9 +51,9 @@ def write_results(
     judgement: Judgement,
     output: Path,
 ) -> Path:
-    """Write ``report.html``, ``summary.json``, the weights and the RT Dose; returns the path of the report."""
+    """Write ``report.html``, ``summary.json``, the weights and the plan as DICOM; returns the path of the report."""
     summary = plan_summary(study, reference, placement, influence, solve, judgement)
-    for earlier in (output / "dicom").glob("RTDOSE*.dcm"):
+    for earlier in (output / "dicom").glob("*.dcm"):
         # Another run with this output folder may be faster.
         earlier.unlink(missing_ok=True)
     report = write_plan_report(
@@ -71,7 +68,9 @@ def write_results(
             row=np.concatenate([b.row for b in placement.beamlets]),
             beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
         )
-    export_dose(run, reference, judgement, output / "dicom")
+    export_plan(
+        run, study, reference, placement, study.scenarios.scenarios(), solve, judgement, output / "dicom"
+    )
     return report
 
 
@@ -90,24 +89,6 @@ def study_notes(study: Study) -> tuple[str, ...]:
         f"the optimiser's grid ({study.dose.grid_mm:g} mm) is not finer than the beamlets "
         f"({study.beams.beamlet_mm:g} mm): dose between its points was left to chance; use a smaller dose.grid_mm",
     )
-
-
-def export_dose(run: Run, reference: CaseRef, judgement: Judgement, folder: Path) -> Path:
-    """Write the nominal dose as RT Dose, which refers to the CT it was planned on; returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ct = read_reference(run.store, reference.digest)
-    plan = InstanceReference(
-        RT_PLAN_SOP_CLASS, content_uid("plan", digest_of_array(judgement.weight), ct.series_uid)
-    )
-    written = write_dose(
-        folder,
-        judgement.report_grid,
-        np.maximum(judgement.report_dose_gy, 0.0),
-        case_name=reference.case.name,
-        ct=ct,
-        plan=plan,
-    )
-    return folder / f"RTDOSE.{written.sop_instance_uid}.dcm"
 
 
 def plan_summary(

@@ -101,6 +101,12 @@ def read_case(store: Store, digest: str, images: bool = False) -> Case:
     )
 
 
+def stored_name(store: Store, digest: str) -> str:
+    """Return the name under which a case was stored; a study may call it otherwise."""
+    with store.open_arrays(KIND, digest) as (_, attributes):
+        return str(attributes["name"])
+
+
 def write_reference(store: Store, digest: str, reference: CtReference) -> None:
     """Keep the DICOM identifiers that files made from a case refer to."""
     store.write_record(REFERENCE, digest, asdict(reference))

@@ -11,7 +11,7 @@ from engine.geometry.resample import interval_overlap
 from engine.model.arrays import F32, F64, Bool
 from engine.model.case import Case
 from engine.model.grid import Grid
-from engine.physics.hu_table import HuTable, body_density
+from engine.physics.hu_table import HuTable
 from engine.physics.materials import MATERIALS, Material
 from engine.spec.experiment import (
     Axis,
@@ -24,6 +24,7 @@ from engine.spec.experiment import (
     Point,
     Slab,
 )
+from engine.structures.density import patient_density
 
 _MOST_VOXELS = 300_000_000
 _SUBSAMPLES = 8
@@ -78,7 +79,8 @@ def geometry_of_case(case: Case, table: HuTable) -> Geometry:
     x, y, z = case.grid.edges_mm_xyz
     low = (float(x[0]), float(y[0]), float(z[0]))
     high = (float(x[-1]), float(y[-1]), float(z[-1]))
-    patient = Patient(case.grid, body_density(case.ct_hu, body, table), case.patient_position)
+    density = patient_density(case.ct_hu, case.grid, body, table)
+    patient = Patient(case.grid, density, case.patient_position)
     return Geometry(patient, low, high, body, case.notes)
 
 

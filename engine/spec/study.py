@@ -23,7 +23,10 @@ class BeamsSpec(Spec):
     """Beams of one machine, and their beamlets."""
 
     machine: Literal["generic-6mv", "point-source-6mv"]
-    gantry_deg: tuple[float, ...] = Field(min_length=1, description="one angle a beam, IEC 61217")
+    gantry_deg: tuple[float, ...] = Field((), description="one angle a beam, IEC 61217")
+    from_plan: str | None = Field(
+        None, min_length=1, description="instead of angles: label, name or UID of an imported photon plan"
+    )
     couch_deg: float | tuple[float, ...] = 0.0
     collimator_deg: float | tuple[float, ...] = 0.0
     isocentre_mm: tuple[float, float, float] | None = Field(
@@ -33,6 +36,17 @@ class BeamsSpec(Spec):
     margin_mm: float = Field(
         5.0, ge=0.0, le=100.0, description="how far beamlets reach beyond the target's projection"
     )
+
+    @model_validator(mode="after")
+    def _angles_from_one_place(self) -> Self:
+        if (self.from_plan is None) == (not self.gantry_deg):
+            raise ValueError("give beams.gantry_deg (one angle a beam) or beams.from_plan, and not both")
+        given = {"couch_deg", "collimator_deg", "isocentre_mm"} & self.model_fields_set
+        if self.from_plan is not None and given:
+            raise ValueError(
+                f"{', '.join(sorted(given))}: with from_plan these come from the plan; leave them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _as_many_angles(self) -> Self:

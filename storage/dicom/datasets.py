@@ -12,6 +12,8 @@ from storage.whole_file import whole_file
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
 LO_LENGTH = 64
 """Longest Long String (PS3.5 table 6.2-1)."""
+EXPLICIT_LENGTH_LIMIT = 65534
+"""Longest value of a Decimal String in an explicit transfer syntax (16-bit length, PS3.5 section 7.1.2)."""
 
 
 def decimal_string(value: float) -> str:

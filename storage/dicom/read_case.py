@@ -12,6 +12,7 @@ from engine.errors import DicomError
 from engine.model.case import Case, Structure
 from storage.dicom.choosing import choose_structure_set, list_structure_sets
 from storage.dicom.duplicates import without_duplicates
+from storage.dicom.read_attached import Attached, read_attached
 from storage.dicom.read_ct import read_ct
 from storage.dicom.read_images import read_images
 from storage.dicom.read_registration import read_registrations
@@ -39,6 +40,15 @@ class Choice:
     second: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DicomFolder:
+    """What a folder holds: the case, the identifiers that files written for it refer to, and its plans and doses."""
+
+    case: Case
+    reference: CtReference
+    attached: Attached
+
+
 def read_case(folder: Path, choice: Choice | None = None, name: str | None = None) -> Case:
     """Read the CT, the structure set and second images in a folder (and below) as a case; nothing personal is kept.
 
@@ -56,16 +66,16 @@ def read_case(folder: Path, choice: Choice | None = None, name: str | None = Non
     DicomError
         If a CT or structure set is ambiguous, damaged, incomplete or not supported; the message names the file.
     """
-    return read_case_with_reference(folder, choice, name)[0]
+    return read_folder(folder, choice, name).case
 
 
-def read_case_with_reference(
+def read_folder(
     folder: Path,
     choice: Choice | None = None,
     name: str | None = None,
     advance: Callable[[], None] | None = None,
-) -> tuple[Case, CtReference]:
-    """Return the case as `read_case` does, and the identifiers that files written for it refer to.
+) -> DicomFolder:
+    """Return the case as `read_case` does, and what belongs to it.
 
     ``advance`` is called once for every file of the folder.
     """
@@ -76,10 +86,7 @@ def read_case_with_reference(
         return _read(folder, choice or Choice(), name, advance)
 
 
-def _read(
-    folder: Path, choice: Choice, name: str | None, advance: Callable[[], None] | None
-) -> tuple[Case, CtReference]:
-    """Return the case and the identifiers of its CT."""
+def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], None] | None) -> DicomFolder:
     scanned = scan_folder(folder, advance)
     if not scanned.ct:
         raise DicomError(
@@ -106,7 +113,7 @@ def _read(
         (*notes, *duplicate_notes, *structure_notes, *image_notes),
         images,
     )
-    return case, ct.reference
+    return DicomFolder(case, ct.reference, read_attached(scanned, ct.reference.frame_of_reference_uid))
 
 
 def _contents(scanned: ScannedFolder) -> str:

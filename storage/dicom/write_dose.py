@@ -3,10 +3,10 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import RTDoseStorage
 
@@ -22,8 +22,8 @@ from storage.dicom.datasets import (
 )
 from storage.dicom.uids import CtReference, InstanceReference, content_uid
 
-LARGEST_STORED = 2**31 - 1
-"""One bit is left unused, as some readers take the numbers for signed."""
+LARGEST_STORED = 2**16 - 1
+"""Sixteen bits: Debian's dciodvfy gives up on more, and some readers, too."""
 GRID_FRAME_OFFSET_VECTOR = Tag(0x3004, 0x000C)
 
 
@@ -35,12 +35,12 @@ def write_dose(
     case_name: str,
     ct: CtReference,
     plan: InstanceReference,
-    dose_summation_type: Literal["PLAN", "FRACTION"] = "PLAN",
+    beam_number: int | None = None,
     comment: str = "",
 ) -> InstanceReference:
-    """Write physical dose to ``RTDOSE.<uid>.dcm`` in ``folder``, 32 bits per voxel.
+    """Write physical dose of all fractions to ``RTDOSE.<uid>.dcm`` in ``folder``, 16 bits per voxel, as its own series.
 
-    The scaling is chosen so that the largest dose is 2^31 - 1 steps: rounding is below 3e-10 of the maximum.
+    The scaling is chosen so that the largest dose is 2^16 - 1 steps: rounding is at most 8e-6 of the maximum.
 
     Parameters
     ----------
@@ -56,10 +56,11 @@ def write_dose(
         Identifiers of the CT that the dose was computed on: study and frame of reference are taken from it.
     plan
         The RT Plan or RT Ion Plan that the dose belongs to.
-    dose_summation_type
-        ``PLAN``: all fractions of the plan; ``FRACTION``: one of them (PS3.3 C.8.8.3).
+    beam_number
+        The beam of the plan that gave the dose alone; None for all beams (PS3.3 C.8.8.3.1: BEAM and PLAN).
     comment
-        Added to the dose comment behind ``RESEARCH USE ONLY``.
+        Which dose it is, such as the name of a scenario: added behind ``RESEARCH USE ONLY`` in the dose comment and in
+        the description of the series.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def write_dose(
     exact = dose_gy.astype(np.float64)
     digest = hashlib.sha256(
         json.dumps(
-            [grid.as_dict(), case_name, ct.study_uid, plan.sop_instance_uid, dose_summation_type, comment]
+            [grid.as_dict(), case_name, ct.study_uid, plan.sop_instance_uid, beam_number, comment]
         ).encode()
     )
     digest.update(exact.astype("<f8").tobytes())
@@ -91,7 +92,7 @@ def write_dose(
     dataset = new_dataset(
         RTDoseStorage, uid, "RTDOSE", ct.study_uid, content_uid("dose series", uid), case_name
     )
-    dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} dose"
+    dataset.SeriesDescription = full_comment if comment else f"{RESEARCH_USE_ONLY} dose"
     dataset.SeriesNumber = 4
     dataset.InstanceNumber = 1
     dataset.FrameOfReferenceUID = ct.frame_of_reference_uid
@@ -107,16 +108,30 @@ def write_dose(
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = grid.shape_zyx
     dataset.FrameIncrementPointer = GRID_FRAME_OFFSET_VECTOR
     dataset.GridFrameOffsetVector = [decimal_string(n * dz_mm) for n in range(grid.shape_zyx[0])]
-    dataset.BitsAllocated = dataset.BitsStored = 32
-    dataset.HighBit = 31
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit = 15
     dataset.PixelRepresentation = 0
     dataset.DoseUnits = "GY"
     dataset.DoseType = "PHYSICAL"
     dataset.DoseComment = full_comment
-    dataset.DoseSummationType = dose_summation_type
-    dataset.ReferencedRTPlanSequence = [reference_item(plan.sop_class_uid, plan.sop_instance_uid)]
+    dataset.DoseSummationType = "PLAN" if beam_number is None else "BEAM"
+    dataset.ReferencedRTPlanSequence = [_referenced_plan(plan, beam_number)]
     dataset.DoseGridScaling = decimal_string(float(exact.max()) / LARGEST_STORED or 1.0)
-    dataset.PixelData = np.rint(exact / float(dataset.DoseGridScaling)).astype("<u4").tobytes()
+    stored = np.rint(exact / float(dataset.DoseGridScaling))
+    dataset.PixelData = np.minimum(stored, LARGEST_STORED).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     save(dataset, folder)
     return InstanceReference(RTDoseStorage, uid)
+
+
+def _referenced_plan(plan: InstanceReference, beam_number: int | None) -> Dataset:
+    """Return the item that refers to the plan and, for the dose of a beam, to that beam in its fraction group."""
+    item = reference_item(plan.sop_class_uid, plan.sop_instance_uid)
+    if beam_number is not None:
+        beam = Dataset()
+        beam.ReferencedBeamNumber = beam_number
+        group = Dataset()
+        group.ReferencedFractionGroupNumber = 1
+        group.ReferencedBeamSequence = [beam]
+        item.ReferencedFractionGroupSequence = [group]
+    return item

@@ -8,7 +8,14 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 
 from engine.errors import DicomError
 from engine.model.case import Case, Contour, Structure, StructureKind
-from storage.dicom.datasets import LO_LENGTH, RESEARCH_USE_ONLY, new_dataset, reference_item, save
+from storage.dicom.datasets import (
+    EXPLICIT_LENGTH_LIMIT,
+    LO_LENGTH,
+    RESEARCH_USE_ONLY,
+    new_dataset,
+    reference_item,
+    save,
+)
 from storage.dicom.uids import CtReference, InstanceReference, content_uid, structures_digest
 
 STUDY_COMPONENT_CLASS_UID = "1.2.840.10008.3.1.2.3.1"
@@ -28,8 +35,6 @@ COLOURS = (
     (0, 170, 190),
     (200, 60, 130),
 )
-EXPLICIT_LENGTH_LIMIT = 65534
-"""Longest value of a Decimal String in an explicit transfer syntax (16-bit length, PS3.5 section 7.1.2)."""
 ON_SLICE_MM = 0.01
 
 

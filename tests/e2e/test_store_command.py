@@ -17,10 +17,10 @@ from engine.spec.study import load_study
 from flows import stages
 from flows.cases import case_of_study
 from flows.cli import main
+from flows.export import export_plan
 from flows.progress import Reporter
 from flows.recovery import until_whole
 from flows.run import Computing, Run
-from flows.telling import export_dose
 from storage.cases import read_case, write_case
 from storage.lease import take_run_lease
 from storage.maintenance import check, list_folder, list_objects
@@ -264,7 +264,7 @@ def test_objects_of_every_kind_that_are_lost_in_the_middle_of_a_run_are_named_an
             if last not in ("beam_dose", "case_reference"):
                 return solve.result.weight, dose_gy
             judgement = stages.judge(running, study, reference, placement, scenarios, influence, solve)
-            export_dose(running, reference, judgement, tmp_path / "dicom")
+            export_plan(running, study, reference, placement, scenarios, solve, judgement, tmp_path / "dicom")
             return solve.result.weight, judgement.dose_gy
 
         weight, dose_gy = until_whole(running, plan_without_prefect)

@@ -14,7 +14,7 @@ from engine.errors import DicomError
 from engine.geometry.voxelise import voxelise
 from engine.model.case import Case, Contour, Structure
 from engine.model.grid import Grid
-from storage.dicom.read_case import Choice, read_case, read_case_with_reference
+from storage.dicom.read_case import Choice, read_case, read_folder
 from storage.dicom.scan import scan_folder
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
@@ -186,7 +186,7 @@ def test_scout_image_in_the_series_is_ignored(folder: Path, case: Case) -> None:
 
 
 def test_reference_names_the_slices_from_feet_to_head(folder: Path) -> None:
-    _, reference = read_case_with_reference(folder)
+    reference = read_folder(folder).reference
     assert reference.instance_uids == tuple(str(dcmread(path).SOPInstanceUID) for path in slices(folder))
 
 

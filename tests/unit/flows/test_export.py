@@ -1,0 +1,60 @@
+"""What an export writes beside plan and dose: the CT only where there is none, and only structures with contours."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.model.case import Case, Structure
+from engine.phantoms import tg119_cshape
+from engine.spec.study import Study, load_study
+from flows.export import choose_ct, with_contours
+from flows.progress import Reporter
+from flows.references import CaseRef
+from flows.run import Run
+from storage.cases import write_case, write_reference
+from storage.dicom.uids import CtReference
+from storage.dicom.write_ct import ct_reference
+from storage.store import Store
+from tests.e2e.small_study import STUDY, write_study
+
+CASE = replace(tg119_cshape(voxel_mm=10.0, body_size_mm_xyz=(120.0, 100.0, 120.0)), name="stored")
+FROM_DICOM = CtReference("1.1", "1.2", "1.3", ("1.4",) * CASE.grid.shape_zyx[0])
+
+
+def choose(folder: Path, of_store: CtReference, text: str, asked: bool = False) -> tuple[CtReference, bool]:
+    study: Study = load_study(write_study(folder, text))
+    renamed: Case = replace(CASE, name="in the study")
+    with Run(Store(folder / "store"), Reporter(quiet=True)) as run:
+        digest = write_case(run.store, CASE, {})
+        write_reference(run.store, digest, of_store)
+        return choose_ct(run, study, CaseRef(digest, renamed, "density", "phantom"), asked)
+
+
+IMPORTED = STUDY.replace('phantom = "water-box"', 'imported = "x"').replace('"phantom"', '"table.csv"')
+WRITTEN = ct_reference(replace(CASE, name="in the study"))
+
+
+@pytest.mark.parametrize(
+    ("of_store", "text", "asked", "expected"),
+    [
+        (FROM_DICOM, IMPORTED, False, (FROM_DICOM, False)),
+        (FROM_DICOM, IMPORTED, True, (WRITTEN, True)),
+        (FROM_DICOM, STUDY, False, (WRITTEN, True)),  # a phantom, whose files were thrown away
+        (replace(FROM_DICOM, frame_of_reference_uid=""), IMPORTED, False, (WRITTEN, True)),
+        (ct_reference(CASE), IMPORTED, False, (WRITTEN, True)),  # from arrays
+    ],
+)
+def test_ct_is_written_where_there_is_none_and_where_it_is_asked_for(
+    tmp_path: Path, of_store: CtReference, text: str, asked: bool, expected: tuple[CtReference, bool]
+) -> None:
+    assert choose(tmp_path, of_store, text, asked) == expected
+
+
+def test_structures_without_contours_are_left_out_and_named() -> None:
+    bare = Structure("Voxels", "OTHER", CASE.structures[0].coverage)
+    kept, notes = with_contours(replace(CASE, structures=(*CASE.structures, bare)))
+    assert kept.structures == CASE.structures
+    assert len(notes) == 1
+    assert "Voxels" in notes[0]
+    assert with_contours(CASE) == (CASE, ())
