@@ -15,6 +15,7 @@ from flows.judging import Judgement, beam_doses, forward_doses
 from flows.references import CaseRef, Placement, Solve
 from flows.run import Run
 from storage.cases import read_reference, stored_name
+from storage.dicom.datasets import LO_LENGTH
 from storage.dicom.uids import CtReference, InstanceReference
 from storage.dicom.write_ct import ct_reference, write_ct
 from storage.dicom.write_dose import write_dose
@@ -156,11 +157,18 @@ def choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[
 
 
 def with_contours(case: Case) -> tuple[Case, tuple[str, ...]]:
-    """Return the case with the structures that a structure set can hold, and a note on the others."""
-    kept = tuple(s for s in case.structures if s.contours)
-    left = [s.name for s in case.structures if not s.contours]
-    notes = (f"left out of the structure set, as they have no contours: {', '.join(left)}",) if left else ()
-    return replace(case, structures=kept), notes
+    """Return the case with the structures that a structure set can hold, and notes on the others."""
+    kept, notes = [], []
+    for structure in case.structures:
+        if not structure.contours:
+            notes.append(f"structure '{structure.name}' is left out of the structure set: it has no contours")
+        elif len(structure.name) > LO_LENGTH or "\\" in structure.name:
+            notes.append(
+                f"structure '{structure.name}' is left out of the structure set: DICOM cannot hold its name"
+            )
+        else:
+            kept.append(structure)
+    return replace(case, structures=tuple(kept)), tuple(notes)
 
 
 def _prescribed(study: Study, drawn: Case, factor: float | None) -> PlannedDose:

@@ -68,9 +68,11 @@ def write_results(
             row=np.concatenate([b.row for b in placement.beamlets]),
             beamlet_mm=np.asarray(placement.beamlets[0].size_mm),
         )
-    export_plan(
+    exported = export_plan(
         run, study, reference, placement, study.scenarios.scenarios(), solve, judgement, output / "dicom"
     )
+    for note in exported.notes:
+        run.reporter.say(f"  note: {note}")
     return report
 
 

@@ -51,10 +51,10 @@ def test_ct_is_written_where_there_is_none_and_where_it_is_asked_for(
     assert choose(tmp_path, of_store, text, asked) == expected
 
 
-def test_structures_without_contours_are_left_out_and_named() -> None:
+def test_structures_that_dicom_cannot_hold_are_left_out_and_named() -> None:
     bare = Structure("Voxels", "OTHER", CASE.structures[0].coverage)
-    kept, notes = with_contours(replace(CASE, structures=(*CASE.structures, bare)))
+    odd = [replace(CASE.structures[0], name=name) for name in ("a\\b", "x" * 65)]
+    kept, notes = with_contours(replace(CASE, structures=(*CASE.structures, bare, *odd)))
     assert kept.structures == CASE.structures
-    assert len(notes) == 1
-    assert "Voxels" in notes[0]
+    assert [note.split("'")[1] for note in notes] == ["Voxels", "a\\b", "x" * 65]
     assert with_contours(CASE) == (CASE, ())
