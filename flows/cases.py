@@ -1,25 +1,32 @@
 """Cases into the store: from DICOM folders, and from built-in phantoms by way of DICOM."""
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import CaseError, StudyError
-from engine.phantoms import PHANTOMS, slabs
+from engine.model.case import Case
+from engine.phantoms import PHANTOMS, lung_4d_series, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import read_case_with_reference
+from storage.dicom.uids import content_uid
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
 
 IMPORT, NAME = "import", "case_name"
+_UNKNOWN = "there is no phantom '{name}' (there are: {known})"
 _READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
 
 
 def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
     """Write a built-in phantom as a CT series and an RT Structure Set; returns the number of files.
+
+    The phantom ``lung-4d`` becomes eleven series of one study and frame of reference: its phases and their average,
+    each with a structure set of its own.
 
     Parameters
     ----------
@@ -35,14 +42,31 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     CaseError
         If no phantom has that name, or layers were given for another one.
     """
-    if name not in PHANTOMS:
-        raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     if layers and name != "slabs":
         raise CaseError(f"phantom '{name}' has no layers (they are for the phantom 'slabs')")
+    if name not in PHANTOMS:
+        raise CaseError(_UNKNOWN.format(name=name, known=", ".join(PHANTOMS)))
     folder.mkdir(parents=True, exist_ok=True)
-    case = slabs(layers) if layers else PHANTOMS[name]()
-    write_structures(case, folder, write_ct(case, folder))
+    if name == "lung-4d":
+        study_uid, frame_uid = (content_uid(what, name) for what in ("phantom study", "phantom frame of reference"))
+        for description, phase in lung_4d_series():
+            phase = dataclasses.replace(phase, frame_of_reference_uid=frame_uid)
+            write_structures(phase, folder, write_ct(phase, folder, description, study_uid))
+    else:
+        _write_case(slabs(layers) if layers else _phantom(name), folder)
     return len(list(folder.glob("*.dcm")))
+
+
+def _phantom(name: str) -> Case:
+    """Return the case of a phantom."""
+    if name not in PHANTOMS:
+        raise CaseError(_UNKNOWN.format(name=name, known=", ".join(PHANTOMS)))
+    return PHANTOMS[name]()
+
+
+def _write_case(case: Case, folder: Path) -> None:
+    """Write one CT series with its structure set."""
+    write_structures(case, folder, write_ct(case, folder))
 
 
 def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | None) -> str:
@@ -123,7 +147,7 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
         return found
     run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
-        write_phantom(phantom, Path(written))
+        _write_case(_phantom(phantom), Path(written))
         digest = import_dicom(run, Path(written), None, phantom)
     run.store.write_record(IMPORT, key, {"case": digest})
     return digest

@@ -189,7 +189,8 @@ def export(study: Path, store: Path, dicom: Path) -> None:
 def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...]) -> None:
     """Write a built-in phantom as a DICOM CT series and RT Structure Set.
 
-    Without NAME, lists the phantoms. Slabs of your own, water, aluminium-like and lung:
+    Without NAME, lists the phantoms. The phantom lung-4d becomes a 4D CT: ten series, "phase 00 %" to "phase 90 %",
+    and their average, in one frame of reference. Slabs of your own, water, aluminium-like and lung:
 
     \b
       nightbeam phantom slabs --dicom DIR --layer 30 0 --layer 20 2000 --layer 70 -740 --layer 180 0
@@ -199,7 +200,7 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 
     if name is None:
         for known, build in PHANTOMS.items():
-            click.echo(f"{known:16} {(build.__doc__ or '').splitlines()[0]}")
+            click.echo(f"{known:18} {(build.__doc__ or '').splitlines()[0]}")
         return
     if dicom is None:
         raise click.UsageError("give the folder to write to with --dicom DIR")
