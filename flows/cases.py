@@ -18,11 +18,12 @@ from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
 
 IMPORT, NAME = "import", "case_name"
-_UNKNOWN = "there is no phantom '{name}' (there are: {known})"
 _READ_CODE = ("storage.dicom", "engine.geometry", "engine.model")
 
 
-def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
+def write_phantom(
+    name: str, folder: Path, layers: Sequence[tuple[float, float]] = (), voxel_mm: float | None = None
+) -> int:
     """Write a built-in phantom as a CT series and an RT Structure Set; returns the number of files.
 
     The phantom ``lung-4d`` becomes eleven series of one study and frame of reference: its phases and their average,
@@ -36,6 +37,8 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
         Where to write.
     layers
         Thickness in mm and Hounsfield units of every layer, for the phantom ``slabs`` alone.
+    voxel_mm
+        Edge of the voxels; the phantom's own if absent.
 
     Raises
     ------
@@ -45,23 +48,19 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     if layers and name != "slabs":
         raise CaseError(f"phantom '{name}' has no layers (they are for the phantom 'slabs')")
     if name not in PHANTOMS:
-        raise CaseError(_UNKNOWN.format(name=name, known=", ".join(PHANTOMS)))
+        raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     folder.mkdir(parents=True, exist_ok=True)
+    size = {} if voxel_mm is None else {"voxel_mm": voxel_mm}
     if name == "lung-4d":
-        study_uid, frame_uid = (content_uid(what, name) for what in ("phantom study", "phantom frame of reference"))
-        for description, phase in lung_4d_series():
-            phase = dataclasses.replace(phase, frame_of_reference_uid=frame_uid)
-            write_structures(phase, folder, write_ct(phase, folder, description, study_uid))
+        study_uid, frame_uid = (content_uid(what, name) for what in ("phantom study", "phantom frame"))
+        for description, phase in lung_4d_series(**size):
+            placed = dataclasses.replace(phase, frame_of_reference_uid=frame_uid)
+            write_structures(placed, folder, write_ct(placed, folder, description, study_uid))
+    elif layers:
+        _write_case(slabs(layers, **size), folder)
     else:
-        _write_case(slabs(layers) if layers else _phantom(name), folder)
+        _write_case(PHANTOMS[name](**size), folder)
     return len(list(folder.glob("*.dcm")))
-
-
-def _phantom(name: str) -> Case:
-    """Return the case of a phantom."""
-    if name not in PHANTOMS:
-        raise CaseError(_UNKNOWN.format(name=name, known=", ".join(PHANTOMS)))
-    return PHANTOMS[name]()
 
 
 def _write_case(case: Case, folder: Path) -> None:
@@ -141,13 +140,15 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
             )
         return digest
     phantom = str(spec.phantom)
+    if phantom not in PHANTOMS:
+        raise CaseError(f"there is no phantom '{phantom}' (there are: {', '.join(PHANTOMS)})")
     key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
     found = _imported(run, key)
     if found is not None:
         return found
     run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
-        _write_case(_phantom(phantom), Path(written))
+        _write_case(PHANTOMS[phantom](), Path(written))
         digest = import_dicom(run, Path(written), None, phantom)
     run.store.write_record(IMPORT, key, {"case": digest})
     return digest

@@ -185,8 +185,14 @@ def export(study: Path, store: Path, dicom: Path) -> None:
     "--layer", "layers", type=(float, float), multiple=True, metavar="MM HU",
     help="A layer of the phantom 'slabs': thickness and HU, from front to back; give one for each layer.",
 )  # fmt: skip
+@click.option(
+    "--voxel", "voxel_mm", type=click.FloatRange(min=0.0, min_open=True), metavar="MM",
+    help="Edge of the cubic voxels.  [default: the phantom's own, 2.5 or 3 mm]",
+)  # fmt: skip
 @clear_errors
-def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...]) -> None:
+def phantom(
+    name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...], voxel_mm: float | None
+) -> None:
     """Write a built-in phantom as a DICOM CT series and RT Structure Set.
 
     Without NAME, lists the phantoms. The phantom lung-4d becomes a 4D CT: ten series, "phase 00 %" to "phase 90 %",
@@ -200,11 +206,11 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 
     if name is None:
         for known, build in PHANTOMS.items():
-            click.echo(f"{known:18} {(build.__doc__ or '').splitlines()[0]}")
+            click.echo(f"{known:18} {(build.__doc__ or '').splitlines()[0].removeprefix('Return ')}")
         return
     if dicom is None:
         raise click.UsageError("give the folder to write to with --dicom DIR")
-    click.echo(f"{write_phantom(name, dicom, layers)} files written to {dicom}")
+    click.echo(f"{write_phantom(name, dicom, layers, voxel_mm)} files written to {dicom}")
 
 
 @main.command("import", epilog=EPILOG)

@@ -63,7 +63,7 @@ def head_and_neck(voxel_mm: float = 2.5, texture: bool = True, seed: int = 1) ->
         Part(_vertebrae(0.0), tissues.CRANIUM.hu),
         Part(_vertebrae(-2.0), tissues.SPONGIOSA.hu),
         Part([skull.solid], tissues.CRANIUM.hu),
-        Part([_mandible(), *_pair(lambda sign: prism(2.0, 36.0, Oval(sign * 47.0, -6.0, 5.0, 14.0)))],
+        Part([_mandible(), *_pair(lambda sign: prism(2.5, 36.0, Oval(sign * 47.0, -6.0, 5.0, 14.0)))],
              tissues.MANDIBLE.hu, "Bone_Mandible"),
         Part(_pair(lambda sign: prism(12.0, 34.0, Oval(sign * 24.0, -66.0, 11.0, 12.0))), tissues.SPONGIOSA.hu),
     ]  # fmt: skip
@@ -165,7 +165,8 @@ def _mandible() -> Solid:
     outer = direction * (_MANDIBLE.a_mm, _MANDIBLE.b_mm)
     inner = direction[::-1] * (_MANDIBLE.a_mm - 10.0, _MANDIBLE.b_mm - 10.0)
     points = np.concatenate([outer, inner]) + (_MANDIBLE.x_mm, _MANDIBLE.y_mm)
-    return Solid(-24.0, 2.0, lambda _: points)
+    # On whole slices of 2.5 mm: see `Solid.planes`.
+    return Solid(-25.0, 2.5, lambda _: points)
 
 
 def _muscle_and_fat() -> list[Part]:

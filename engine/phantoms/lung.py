@@ -135,7 +135,7 @@ def lung_4d_series(voxel_mm: float = 3.0, texture: bool = True, seed: int = 1) -
     fixed_hu = _fixed_hu(grid, still)
     shape = grid.shape_zyx
     uneven = lumps(shape, 4.0 / voxel_mm, seed, 100) if texture else np.zeros(shape)
-    above = _blocked(grid, still)
+    organs, above = _over(grid, still)
     exhale_mass_g = EXHALE_DENSITY_G_CM3 * _lung_cm3(grid, 0.5, above)
     total_hu = np.zeros(shape, np.float64)
     for number, phase in enumerate(PHASES):
@@ -147,7 +147,8 @@ def lung_4d_series(voxel_mm: float = 3.0, texture: bool = True, seed: int = 1) -
         paint(ct_hu, voxelise(_dome(stretch(phase)).contours(grid), grid).coverage, tissues.LIVER.hu)
         for lung in lungs:
             paint(ct_hu, lung.coverage, tissues.LUNG.at_density(density_g_cm3).hu)
-        _paint_over(ct_hu, grid, still)
+        for coverage, hu in organs:
+            paint(ct_hu, coverage, hu)
         paint(ct_hu, tumour.coverage, tissues.MUSCLE.hu)
         if texture:
             moved = LUNG_UNEVENNESS_HU * free * _stretched(uneven, grid, stretch(phase))
@@ -303,28 +304,19 @@ def _bones(grid: Grid) -> list[tuple[F32, float]]:
     return [(voxelise(contours, grid).coverage, tissue.hu) for contours, tissue in parts]
 
 
-def _blocked(grid: Grid, still: dict[str, Structure]) -> F32:
-    """Return the share of every voxel that still organs leave to the lungs."""
+def _over(grid: Grid, still: dict[str, Structure]) -> tuple[list[tuple[F32, float]], F32]:
+    """Return the still organs that are painted over the lungs, and the share of every voxel that they leave to them."""
+    aorta, trachea = (voxelise(tube.solid().contours(grid), grid).coverage for tube in (_AORTA, _TRACHEA))
+    organs = [
+        (still["Heart"].coverage, tissues.BLOOD.hu),
+        (aorta, tissues.BLOOD.hu),
+        (still["Esophagus"].coverage, tissues.MUSCLE.hu),
+        (trachea, AIR_HU),
+    ]
     left = np.ones(grid.shape_zyx, np.float32)
-    for coverage in (
-        still["Heart"].coverage,
-        still["Esophagus"].coverage,
-        voxelise(_AORTA.solid().contours(grid), grid).coverage,
-        voxelise(_TRACHEA.solid().contours(grid), grid).coverage,
-    ):
+    for coverage, _ in organs:
         left *= 1.0 - coverage
-    return left
-
-
-def _paint_over(ct_hu: F32, grid: Grid, still: dict[str, Structure]) -> None:
-    """Paint the still organs over the lungs."""
-    for coverage, hu in _bones(grid):
-        paint(ct_hu, coverage, hu)
-    paint(ct_hu, still["Heart"].coverage, tissues.BLOOD.hu)
-    paint(ct_hu, voxelise(_AORTA.solid().contours(grid), grid).coverage, tissues.BLOOD.hu)
-    paint(ct_hu, still["Esophagus"].coverage, tissues.MUSCLE.hu)
-    paint(ct_hu, voxelise(_TRACHEA.solid().contours(grid), grid).coverage, AIR_HU)
-    paint(ct_hu, still["SpinalCord"].coverage, tissues.BRAIN.hu)
+    return [*_bones(grid), *organs, (still["SpinalCord"].coverage, tissues.BRAIN.hu)], left
 
 
 def _free(lungs: tuple[Structure, Structure], tumour: Structure, above: F32) -> F32:

@@ -144,23 +144,43 @@ class Solid:
         that are polynomials of height up to degree 5, as of ellipsoids). Areas times slice thickness therefore add up
         to the volume of the solid, whatever the slices.
         """
-        found = []
-        edges_mm = grid.edges_mm_xyz[2]
-        for k, z_mm in enumerate(grid.centres_mm_xyz[2]):
-            low_mm, high_mm = max(self.bottom_mm, float(edges_mm[k])), min(self.top_mm, float(edges_mm[k + 1]))
-            if high_mm - low_mm <= 1e-6 * grid.spacing_mm_xyz[2]:
-                continue
-            at_mm = [low_mm + part * (high_mm - low_mm) for part in _GAUSS_AT]
-            sections = [self.section(height_mm) for height_mm in at_mm]
-            areas_mm2 = [polygon_area_mm2(section) for section in sections]
-            mean_mm2 = math.fsum(w * a for w, a in zip(_GAUSS_WEIGHT, areas_mm2, strict=True))
-            mean_mm2 *= (high_mm - low_mm) / grid.spacing_mm_xyz[2]
-            if mean_mm2 < LEAST_SECTION_MM2:
-                continue
-            centre = sections[1].mean(axis=0)
-            scale = math.sqrt(mean_mm2 / areas_mm2[1])
-            found.append(Contour(float(z_mm), centre + (sections[1] - centre) * scale))
-        return tuple(found)
+        edges_mm = grid.edges_mm_xyz[2].tolist()
+        found = [
+            self._contour(z_mm, below_mm, above_mm)
+            for z_mm, below_mm, above_mm in zip(
+                grid.centres_mm_xyz[2].tolist(), edges_mm[:-1], edges_mm[1:], strict=True
+            )
+        ]
+        return tuple(contour for contour in found if contour is not None)
+
+    def planes(self, voxel_mm: float) -> tuple[Contour, ...]:
+        """Return contour planes, at most a voxel apart, whose slabs fill the solid's length exactly, as `stack` does.
+
+        For solids with flat ends and a hollow cross-section: scaled down on a slice that they fill in part, the polygon
+        would move towards what it goes round.
+        """
+        n_plane = max(2, math.ceil((self.top_mm - self.bottom_mm) / voxel_mm - 1e-9))
+        edges_mm = np.linspace(self.bottom_mm, self.top_mm, n_plane + 1).tolist()
+        found = [
+            self._contour(0.5 * (low_mm + high_mm), low_mm, high_mm)
+            for low_mm, high_mm in zip(edges_mm[:-1], edges_mm[1:], strict=True)
+        ]
+        return tuple(contour for contour in found if contour is not None)
+
+    def _contour(self, z_mm: float, below_mm: float, above_mm: float) -> Contour | None:
+        """Return the polygon of the slab between two heights; none where there is next to nothing of the solid."""
+        low_mm, high_mm = max(self.bottom_mm, below_mm), min(self.top_mm, above_mm)
+        if high_mm - low_mm <= 1e-6 * (above_mm - below_mm):
+            return None
+        at_mm = [low_mm + part * (high_mm - low_mm) for part in _GAUSS_AT]
+        sections = [self.section(height_mm) for height_mm in at_mm]
+        areas_mm2 = [polygon_area_mm2(section) for section in sections]
+        mean_mm2 = math.fsum(w * a for w, a in zip(_GAUSS_WEIGHT, areas_mm2, strict=True))
+        mean_mm2 *= (high_mm - low_mm) / (above_mm - below_mm)
+        if mean_mm2 < LEAST_SECTION_MM2:
+            return None
+        centre = sections[1].mean(axis=0)
+        return Contour(z_mm, centre + (sections[1] - centre) * math.sqrt(mean_mm2 / areas_mm2[1]))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import CaseError
 from engine.model.arrays import F64
-from engine.model.case import Case, Structure
+from engine.model.case import Case, Contour, Structure
 from engine.model.grid import Grid
 from engine.phantoms.shapes import (
     WATER_HU,
@@ -39,13 +39,13 @@ PROSTATE = Ellipsoid((0.0, 0.0, 0.0), (20.0, 13.0, 32.5))
 PROSTATE_MARGIN_MM = 6.0
 RECTUM = Oval(0.0, 19.5, 7.5, 7.5)
 RECTUM_LENGTH_MM = 80.0
-BLADDER = Ellipsoid((0.0, -6.0, 54.5), (25.0, 20.0, 25.0))
+BLADDER = Ellipsoid((0.0, -19.0, 40.0), (25.0, 20.0, 25.0))
 NECK = Oval(0.0, 0.0, 65.0, 75.0)
 NECK_LENGTH_MM = 200.0
 HN_PTV_MM_Z = (-45.0, 45.0)
 CORD = Oval(0.0, 28.0, 6.0, 6.0)
 CORD_GAP_MM, SKIN_GAP_MM = 15.0, 6.0
-PAROTIDS = {side: Ellipsoid((x_mm, 5.0, 40.0), (10.0, 17.0, 25.0)) for side, x_mm in (("L", 48.0), ("R", -48.0))}
+PAROTIDS = {side: Ellipsoid((x_mm, 5.0, 30.0), (10.0, 17.0, 20.0)) for side, x_mm in (("L", 48.0), ("R", -48.0))}
 PAROTID_GAP_MM = 5.0
 
 
@@ -107,7 +107,8 @@ def tg119_multitarget(voxel_mm: float = 2.5) -> Case:
     Chosen here: the cylinders touch; the centre of the middle one is the centre of the box of water, which is that of
     `tg119_cshape`.
 
-    Structures: ``BODY``, ``CentralTarget``, ``SuperiorTarget``, ``InferiorTarget`` (50.3 cm3 each).
+    Structures: ``BODY``, ``CentralTarget``, ``SuperiorTarget``, ``InferiorTarget`` (50.3 cm3 each), and ``AllTargets``, the
+    three together, which the beams have to cover.
     """
     grid, body = _slab_body(voxel_mm)
     outline = arc(TARGET_RADIUS_MM, 0.0, 2.0 * math.pi)[:-1]
@@ -118,6 +119,7 @@ def tg119_multitarget(voxel_mm: float = 2.5) -> Case:
             structure(name, "TARGET", stack(outline, TARGET_LENGTH_MM, voxel_mm, z_mm), grid)
             for name, z_mm in targets
         ),
+        structure("AllTargets", "TARGET", stack(outline, 3.0 * TARGET_LENGTH_MM, voxel_mm), grid),
     )
     return Case("tg119-multitarget", grid, mixed_hu(grid, [(body.coverage, WATER_HU)]), structures)
 
@@ -133,8 +135,8 @@ def tg119_prostate(voxel_mm: float = 2.5) -> Case:
 
     Chosen here: the CTV is an exact ellipsoid, out of which the rectum is cut; the dent is 1 mm deep,
     with which the PTV takes in 42 % of the rectum on its middle slice (a third would leave next to no dent); the rectum
-    is 8 cm long; the bladder's lowest point lies 3 mm below the top of the CTV and its centre 6 mm in front of that,
-    which lets 3 % of it lie in the PTV; the body is the box of `tg119_cshape`.
+    is 8 cm long; the centre of the bladder lies 7.5 mm above the top of the CTV and 1.9 cm in front of
+    its axis, so that they touch and 7 % of the bladder lie in the PTV; the body is the box of `tg119_cshape`.
 
     Structures: ``BODY``, ``PTV``, ``CTV``, ``Rectum``, ``Bladder`` (the bladder without what the CTV has of it).
     """
@@ -160,7 +162,7 @@ def tg119_head_neck(voxel_mm: float = 2.5) -> Case:
     Chosen here, as the report gives no other number: the body is an elliptic cylinder of water, 13 cm wide, 15 cm from
     front to back and 20 cm long; the cord is a cylinder of 1.2 cm diameter, 2.8 cm behind the centre of the body; the
     PTV is 9 cm long and reaches round the cord to 115 degrees from the front on both sides; each parotid is an
-    ellipsoid of 2.0 cm x 3.4 cm x 5.0 cm that begins 3 cm below the top of the PTV and lies beside it, 0.5 cm away.
+    ellipsoid of 2.0 cm x 3.4 cm x 4.0 cm that begins 3.5 cm below the top of the PTV and lies beside it, 0.5 cm away.
 
     Structures: ``BODY``, ``PTV``, ``SpinalCord``, ``Parotid_L``, ``Parotid_R``.
     """
@@ -168,7 +170,7 @@ def tg119_head_neck(voxel_mm: float = 2.5) -> Case:
     body = structure("BODY", "EXTERNAL", stack(NECK.polygon(720), NECK_LENGTH_MM, voxel_mm), grid)
     structures = (
         body,
-        structure("PTV", "TARGET", Solid(*HN_PTV_MM_Z, _head_neck_section).contours(grid), grid),
+        structure("PTV", "TARGET", _head_neck_ptv(voxel_mm), grid),
         structure("SpinalCord", "ORGAN", stack(CORD.polygon(360), NECK_LENGTH_MM, voxel_mm), grid),
         *(
             structure(f"Parotid_{side}", "ORGAN", shape.solid.contours(grid), grid)
@@ -200,8 +202,19 @@ def _bladder() -> Solid:
     )
 
 
-def _head_neck_section(z_mm: float) -> F64:
-    """Return the PTV's cross-section: a sector of a ring round the cord, cut by skin and, above, by the parotids."""
+def _head_neck_ptv(voxel_mm: float) -> tuple[Contour, ...]:
+    """Return the PTV: below the parotids, and between them."""
+    bottom_mm, top_mm = HN_PTV_MM_Z
+    parotids_mm = PAROTIDS["L"].solid.bottom_mm - PAROTID_GAP_MM
+    below, between = _head_neck_section(False), _head_neck_section(True)
+    return (
+        *Solid(bottom_mm, parotids_mm, lambda _: below).planes(voxel_mm),
+        *Solid(parotids_mm, top_mm, lambda _: between).planes(voxel_mm),
+    )
+
+
+def _head_neck_section(between_parotids: bool) -> F64:
+    """Return the PTV's cross-section: a sector of a ring round the cord, cut by the skin or by the parotids."""
     end_rad = math.radians(115.0)
     angle = np.linspace(-end_rad, end_rad, 241)
     direction = np.stack([np.sin(angle), -np.cos(angle)], axis=1)
@@ -210,7 +223,7 @@ def _head_neck_section(z_mm: float) -> F64:
     low, high = np.full(angle.shape, CORD.a_mm + CORD_GAP_MM), np.full(angle.shape, 200.0)
     limits = [NECK.grown(-SKIN_GAP_MM)]
     parotid = PAROTIDS["L"]
-    if z_mm > parotid.solid.bottom_mm - PAROTID_GAP_MM:
+    if between_parotids:
         half_mm = parotid.centre_mm_xyz[0] - parotid.semi_axis_mm_xyz[0] - PAROTID_GAP_MM
         limits.append(Oval(0.0, 0.0, half_mm, NECK.b_mm, 8.0))
     for _ in range(40):

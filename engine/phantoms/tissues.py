@@ -89,5 +89,5 @@ CRANIUM = _tissue(1.61, H=5.0, C=21.2, N=4.0, O=43.5, Na=0.1, Mg=0.2, P=8.1, S=0
 MANDIBLE = _tissue(1.68, H=4.6, C=19.9, N=4.1, O=43.5, Na=0.1, Mg=0.2, P=8.6, S=0.3, Ca=18.7)
 CORTICAL_BONE = _tissue(1.92, H=3.4, C=15.5, N=4.2, O=43.5, Na=0.1, Mg=0.2, P=10.3, S=0.3, Ca=22.5)
 
-TABLE_TISSUES: tuple[Tissue, ...] = (LUNG, ADIPOSE, MUSCLE, SPONGIOSA, CRANIUM, CORTICAL_BONE)
+TABLE_TISSUES: tuple[Tissue, ...] = (LUNG, ADIPOSE, MUSCLE, BLOOD, SPONGIOSA, CRANIUM, CORTICAL_BONE)
 """The tissues, with air and water, that the phantoms' table of electron densities goes through."""
