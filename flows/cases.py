@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.errors import CaseError, StudyError
 from engine.model.case import Case
@@ -50,7 +51,7 @@ def write_phantom(
     if name not in PHANTOMS:
         raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     folder.mkdir(parents=True, exist_ok=True)
-    size = {} if voxel_mm is None else {"voxel_mm": voxel_mm}
+    size: dict[str, Any] = {} if voxel_mm is None else {"voxel_mm": voxel_mm}
     if name == "lung-4d":
         study_uid, frame_uid = (content_uid(what, name) for what in ("phantom study", "phantom frame"))
         for description, phase in lung_4d_series(**size):

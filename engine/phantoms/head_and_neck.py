@@ -25,8 +25,12 @@ CORD = Tube(((-120.0, 0.0, 52.0, 6.5, 4.5), (-60.0, 0.0, 46.0, 7.0, 4.8), (0.0, 
 PAROTID = Ellipsoid((52.0, 24.0, -2.0), (12.0, 18.0, 26.0))
 SUBMANDIBULAR = Ellipsoid((30.0, -14.0, -34.0), (9.0, 15.0, 17.0))
 EYE = Ellipsoid((32.0, -76.0, 48.0), (12.2, 12.2, 12.2))
-ORAL_CAVITY = Tube(((-18.0, 0.0, -26.0, 24.0, 22.0), (0.0, 0.0, -28.0, 32.0, 27.0), (16.0, 0.0, -28.0, 28.0, 24.0)))
-LARYNX = Tube(((-78.0, 0.0, -16.0, 15.0, 16.0), (-62.0, 0.0, -18.0, 18.0, 19.0), (-44.0, 0.0, -14.0, 16.0, 16.0)))
+ORAL_CAVITY = Tube(
+    ((-18.0, 0.0, -26.0, 24.0, 22.0), (0.0, 0.0, -28.0, 32.0, 27.0), (16.0, 0.0, -28.0, 28.0, 24.0))
+)
+LARYNX = Tube(
+    ((-78.0, 0.0, -16.0, 15.0, 16.0), (-62.0, 0.0, -18.0, 18.0, 19.0), (-44.0, 0.0, -14.0, 16.0, 16.0))
+)
 PRIMARY = Ellipsoid((-16.0, 4.0, -10.0), (21.0, 22.0, 27.0))
 _NODES = ((-88.0, 40.0, 22.0, 17.0, 20.0), (-40.0, 40.0, 22.0, 15.0, 23.0), (-10.0, 37.0, 24.0, 11.0, 18.0),
           (14.0, 35.0, 26.0, 9.0, 13.0))  # fmt: skip
@@ -37,13 +41,16 @@ _VERTEBRA_MM, _DISC_MM = 14.0, 5.0
 def head_and_neck(voxel_mm: float = 2.5, texture: bool = True, seed: int = 1) -> Case:
     """Return a head and neck with targets at 70, 63 and 56 Gy (oropharynx, right and left nodes) and organs at risk.
 
-    An anatomy out of ellipsoids and tapered tubes, from the shoulders to the vertex (27 cm). Sizes were chosen here; the
+    An anatomy out of ellipsoids and tapered tubes, from the shoulders to the vertex (27 cm). Sizes were chosen here;
+    the
     organs' volumes are near those of the man of ICRP Publication 89 (2002): brain 1.45 kg, parotids 25 g each,
-    submandibular glands 12.5 g each, eyes 7.5 g each. The skull is 6 mm thick. ``docs/phantoms.md`` compares all volumes.
+    submandibular glands 12.5 g each, eyes 7.5 g each. The skull is 6 mm thick. ``docs/phantoms.md`` compares all
+    volumes.
     The targets do not overlap and stay 5 mm or more below the skin. Tissues: `engine.phantoms.tissues`, so plan on it
     with ``hu_table = "hu_tables/tissue_phantoms.csv"``.
 
-    Structures (TG-263 names): ``BODY``, ``PTV_7000``, ``PTV_6300``, ``PTV_5600``, ``Brain``, ``Brainstem``, ``SpinalCord``,
+    Structures (TG-263 names): ``BODY``, ``PTV_7000``, ``PTV_6300``, ``PTV_5600``, ``Brain``, ``Brainstem``,
+    ``SpinalCord``,
     ``Parotid_L/R``, ``Glnd_Submand_L/R``, ``Eye_L/R``, ``Bone_Mandible``, ``Cavity_Oral``, ``Larynx``, ``Esophagus``.
 
     Parameters
@@ -77,7 +84,11 @@ def head_and_neck(voxel_mm: float = 2.5, texture: bool = True, seed: int = 1) ->
         *(Part([_side(EYE, sign).solid], tissues.WATER.hu + 10.0, f"Eye_{name}") for name, sign in _SIDES),
         Part([ORAL_CAVITY.solid()], tissues.MUSCLE.hu, "Cavity_Oral"),
         Part([LARYNX.solid()], tissues.MUSCLE.hu + 20.0, "Larynx"),
-        Part([Tube(((-120.0, 0.0, 16.0, 9.0, 7.0), (-78.0, 0.0, 8.0, 9.0, 6.0))).solid()], tissues.MUSCLE.hu, "Esophagus"),
+        Part(
+            [Tube(((-120.0, 0.0, 16.0, 9.0, 7.0), (-78.0, 0.0, 8.0, 9.0, 6.0))).solid()],
+            tissues.MUSCLE.hu,
+            "Esophagus",
+        ),
     ]
     airways = [
         Part([Tube(((-120.0, 0.0, -2.0, 9.0, 9.0), (-78.0, 0.0, -14.0, 9.0, 9.0), (-62.0, 0.0, -16.0, 5.0, 9.0),
@@ -97,7 +108,9 @@ def head_and_neck(voxel_mm: float = 2.5, texture: bool = True, seed: int = 1) ->
         Part([BODY.solid(-5.0)], tissues.MUSCLE.hu),
         *_muscle_and_fat(),
     ]
-    return build("head-and-neck", grid, [*body, *targets, *bones, *organs, *airways], seed if texture else None)
+    return build(
+        "head-and-neck", grid, [*body, *targets, *bones, *organs, *airways], seed if texture else None
+    )
 
 
 _SIDES = (("L", 1.0), ("R", -1.0))
@@ -164,15 +177,21 @@ def _mandible() -> Solid:
     direction = np.stack([np.sin(angle), -np.cos(angle)], axis=1)
     outer = direction * (_MANDIBLE.a_mm, _MANDIBLE.b_mm)
     inner = direction[::-1] * (_MANDIBLE.a_mm - 10.0, _MANDIBLE.b_mm - 10.0)
-    points = np.concatenate([outer, inner]) + (_MANDIBLE.x_mm, _MANDIBLE.y_mm)
+    points = np.concatenate([outer, inner]) + np.array([_MANDIBLE.x_mm, _MANDIBLE.y_mm])
     # On whole slices of 2.5 mm: see `Solid.planes`.
     return Solid(-25.0, 2.5, lambda _: points)
 
 
 def _muscle_and_fat() -> list[Part]:
     """Return the fat between the muscles of the neck, the muscles, and the big vessels."""
-    fat = Tube(((-120.0, 0.0, 14.0, 70.0, 40.0), (-60.0, 0.0, 8.0, 50.0, 44.0), (-30.0, 0.0, 6.0, 52.0, 46.0)))
-    muscle = ((-110.0, 46.0, 18.0, 11.0, 13.0), (-60.0, 44.0, 14.0, 9.0, 15.0), (-30.0, 48.0, 26.0, 8.0, 13.0))
+    fat = Tube(
+        ((-120.0, 0.0, 14.0, 70.0, 40.0), (-60.0, 0.0, 8.0, 50.0, 44.0), (-30.0, 0.0, 6.0, 52.0, 46.0))
+    )
+    muscle = (
+        (-110.0, 46.0, 18.0, 11.0, 13.0),
+        (-60.0, 44.0, 14.0, 9.0, 15.0),
+        (-30.0, 48.0, 26.0, 8.0, 13.0),
+    )
     vessel = ((-120.0, 24.0, 8.0, 6.0, 6.0), (-30.0, 30.0, 12.0, 6.0, 6.0), (0.0, 32.0, 14.0, 5.0, 5.0))
 
     def mirrored(rows: tuple[tuple[float, float, float, float, float], ...]) -> list[Solid]:

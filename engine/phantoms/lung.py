@@ -57,7 +57,9 @@ HEART = Ellipsoid((18.0, -34.0, -8.0), (62.0, 52.0, 56.0))
 _SPINE = Oval(0.0, 62.0, 19.0, 16.0)
 _CORD = Tube(((-180.0, 0.0, 86.0, 6.5, 5.5), (120.0, 0.0, 84.0, 6.5, 5.5)))
 _OESOPHAGUS = Tube(((-150.0, 8.0, 34.0, 9.0, 7.0), (0.0, 4.0, 36.0, 9.0, 7.0), (120.0, 2.0, 34.0, 9.0, 7.0)))
-_AORTA = Tube(((-180.0, 12.0, 42.0, 11.0, 11.0), (-60.0, 18.0, 48.0, 12.0, 12.0), (70.0, 20.0, 46.0, 12.5, 12.5)))
+_AORTA = Tube(
+    ((-180.0, 12.0, 42.0, 11.0, 11.0), (-60.0, 18.0, 48.0, 12.0, 12.0), (70.0, 20.0, 46.0, 12.5, 12.5))
+)
 _TRACHEA = Tube(((22.0, 0.0, 18.0, 11.0, 9.0), (120.0, 0.0, 14.0, 9.5, 9.5)))
 _VERTEBRA_MM, _DISC_MM = 22.0, 5.0
 _N_RIB, _RIB_STEP_MM, _RIB_DROP_MM, _RIB_DEG = 12, 25.0, 65.0, (12.0, 142.0)
@@ -66,10 +68,12 @@ _N_RIB, _RIB_STEP_MM, _RIB_DROP_MM, _RIB_DEG = 12, 25.0, 65.0, (12.0, 142.0)
 def displacement_mm(phase: float) -> tuple[float, float, float]:
     """Return how far the tumour is from where it is at the end of exhalation, along x, y and z.
 
-    Lujan et al., Med. Phys. 26 (1999) 715: z(t) = z0 - b cos^2n(pi t / tau), with n = 2, so that more time is spent near
+    Lujan et al., Med. Phys. 26 (1999) 715: z(t) = z0 - b cos^2n(pi t / tau), with n = 2, so that more time is spent
+    near
     exhalation. Phase 0 is the end of inhalation, as on a 4D CT, and 0.5 the end of exhalation. Left-right follows the
     same curve; front-back follows it `LAG` later. Amplitudes: for tumours of the lower lobes that are not attached to
-    rigid structures, Seppenwoolde et al., Int. J. Radiat. Oncol. Biol. Phys. 53 (2002) 822, found (12 +- 2) mm along the
+    rigid structures, Seppenwoolde et al., Int. J. Radiat. Oncol. Biol. Phys. 53 (2002) 822, found (12 +- 2) mm along
+    the
     patient and (2 +- 1) mm in the other directions, with loops in half of the patients.
     """
     x_mm, y_mm, z_mm = AMPLITUDE_MM_XYZ
@@ -78,7 +82,7 @@ def displacement_mm(phase: float) -> tuple[float, float, float]:
 
 
 def stretch(phase: float) -> float:
-    """Return how much longer the lungs are than at the end of exhalation: what moves the tumour's height as it moves."""
+    """Return how much longer the lungs are than at the end of exhalation: so that its height moves."""
     return 1.0 - displacement_mm(phase)[2] / (APEX_MM - GTV_EXHALE.centre_mm_xyz[2])
 
 
@@ -93,7 +97,8 @@ def gtv(phase: float) -> Ellipsoid:
 def lung_4d(voxel_mm: float = 3.0, texture: bool = True, seed: int = 1) -> Case:
     """Return the average CT of a chest with a tumour that breathes, and the tumour's internal target volume.
 
-    Ten phases of a breath, built by `lung_4d_series`, and the mean of their Hounsfield units. The tumour lies in the lower
+    Ten phases of a breath, built by `lung_4d_series`, and the mean of their Hounsfield units. The tumour lies in the
+    lower
     right lobe: an ellipsoid of 2.8 cm x 2.6 cm x 3.0 cm (11.4 cm3) that keeps its shape and moves by `displacement_mm`,
     12 mm along the patient. ``ITV`` is the union of the tumours of the ten phases. Lungs are contoured half-way along
     their stretch, on the whole (they hold the tumour). Plan on it with ``hu_table = "hu_tables/tissue_phantoms.csv"``.
@@ -276,9 +281,9 @@ def _ribs(grid: Grid, half_mm: float) -> tuple[Contour, ...]:
 
 def _on_oval(oval: Oval, angle_rad: float) -> tuple[float, float]:
     """Return the point of an oval's border at an angle from the back (+y) towards the left (+x)."""
-    direction = np.array([[math.sin(angle_rad), math.cos(angle_rad)]])
-    radius = float(oval.radius(direction + (oval.x_mm, oval.y_mm))[0])
-    return oval.x_mm + float(direction[0, 0]) / radius, oval.y_mm + float(direction[0, 1]) / radius
+    sin, cos = math.sin(angle_rad), math.cos(angle_rad)
+    radius = float(oval.radius(np.array([[oval.x_mm + sin, oval.y_mm + cos]]))[0])
+    return oval.x_mm + sin / radius, oval.y_mm + cos / radius
 
 
 def _bones(grid: Grid) -> list[tuple[F32, float]]:
@@ -336,7 +341,9 @@ def _lung_cm3(grid: Grid, phase: float, above: F32) -> float:
 def _stretched(field: F64, grid: Grid, stretched: float) -> F64:
     """Return a field of the end of exhalation, moved along z with the lungs (linear interpolation)."""
     z_mm = grid.centres_mm_xyz[2]
-    at = (_exhale_height(1.0, stretched) - _exhale_height(0.0, stretched)) * z_mm + _exhale_height(0.0, stretched)
+    at = (_exhale_height(1.0, stretched) - _exhale_height(0.0, stretched)) * z_mm + _exhale_height(
+        0.0, stretched
+    )
     index = np.clip((at - z_mm[0]) / grid.spacing_mm_xyz[2], 0.0, len(z_mm) - 1.0)
     low = np.minimum(index.astype(np.int64), len(z_mm) - 2)
     part = (index - low)[:, None, None]

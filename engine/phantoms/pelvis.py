@@ -29,9 +29,12 @@ BOWEL = Tube(((88.0, 0.0, -34.0, 100.0, 48.0), (130.0, 0.0, -32.0, 108.0, 54.0))
 def pelvis(voxel_mm: float = 2.5, texture: bool = True, seed: int = 1) -> Case:
     """Return a male pelvis with prostate and organs at risk.
 
-    An anatomy out of ellipsoids and tapered tubes, from the thighs to the iliac wings (25 cm). Sizes were chosen here: a
-    prostate of 40 cm3, as patients have (the 17 g of ICRP Publication 89 (2002) are a healthy young man's), a bladder that is
-    comfortably full, a femoral head of 4.8 cm diameter. ``docs/phantoms.md`` compares all volumes. ``PTV`` is the ellipsoid
+    An anatomy out of ellipsoids and tapered tubes, from the thighs to the iliac wings (25 cm). Sizes were chosen
+    here: a
+    prostate of 40 cm3, as patients have (the 17 g of ICRP Publication 89 (2002) are a healthy young man's), a
+    bladder that is
+    comfortably full, a femoral head of 4.8 cm diameter. ``docs/phantoms.md`` compares all volumes. ``PTV`` is the
+    ellipsoid
     of the prostate with semi-axes 7 mm longer. The rectum holds gas above the prostate. Tissues:
     `engine.phantoms.tissues`, so plan on it with ``hu_table = "hu_tables/tissue_phantoms.csv"``.
 
@@ -86,13 +89,16 @@ def _body() -> list[Part]:
     """Return skin and fat, the muscles of wall, buttocks and thighs, and the fat between the organs."""
     cavity = Tube(((-30.0, 0.0, 8.0, 34.0, 34.0), (10.0, 0.0, 6.0, 46.0, 52.0), (60.0, 0.0, 4.0, 62.0, 68.0),
                    (130.0, 0.0, -20.0, 118.0, 66.0)))  # fmt: skip
+
+    def obturator(sign: float) -> Solid:
+        return Tube(((-30.0, sign * 32.0, 4.0, 8.0, 22.0), (35.0, sign * 52.0, 10.0, 8.0, 36.0))).solid()
+
     return [
         Part([BODY.solid()], tissues.ADIPOSE.hu, "BODY", "EXTERNAL"),
         Part([BODY.solid(-FAT_MM)], tissues.MUSCLE.hu),
         Part([prism(-120.0, -35.0, Oval(0.0, 30.0, 26.0, 50.0))], tissues.ADIPOSE.hu),
         Part([cavity.solid()], tissues.ADIPOSE.hu),
-        Part(_pair(lambda sign: Tube(((-30.0, sign * 32.0, 4.0, 8.0, 22.0), (35.0, sign * 52.0, 10.0, 8.0, 36.0))).solid()),
-             tissues.MUSCLE.hu),
+        Part(_pair(obturator), tissues.MUSCLE.hu),
     ]  # fmt: skip
 
 
@@ -127,11 +133,19 @@ def _bones() -> list[Part]:
         return Solid(tube.bottom_mm, tube.top_mm, turned)
 
     def pubis(sign: float, less_mm: float) -> Solid:
-        rows = ((-22.0, 24.0, -46.0, 18.0, 10.0), (6.0, 30.0, -48.0, 27.0, 10.0), (16.0, 46.0, -40.0, 20.0, 9.0))
+        rows = (
+            (-22.0, 24.0, -46.0, 18.0, 10.0),
+            (6.0, 30.0, -48.0, 27.0, 10.0),
+            (16.0, 46.0, -40.0, 20.0, 9.0),
+        )
         return Tube(tuple((z, sign * x, y, a - less_mm, b - less_mm) for z, x, y, a, b in rows)).solid()
 
     def ischium(sign: float, less_mm: float) -> Solid:
-        rows = ((-52.0, 56.0, 40.0, 14.0, 13.0), (-20.0, 62.0, 38.0, 13.0, 15.0), (6.0, 70.0, 30.0, 12.0, 16.0))
+        rows = (
+            (-52.0, 56.0, 40.0, 14.0, 13.0),
+            (-20.0, 62.0, 38.0, 13.0, 15.0),
+            (6.0, 70.0, 30.0, 12.0, 16.0),
+        )
         return Tube(tuple((z, sign * x, y, a - less_mm, b - less_mm) for z, x, y, a, b in rows)).solid()
 
     def shaft(sign: float, less_mm: float) -> Solid:
@@ -163,7 +177,8 @@ def _bones() -> list[Part]:
         Part(_pair(lambda sign: neck(sign, 2.5)), spongy),
     ]
     found += [
-        Part([_side(FEMORAL_HEAD, sign).solid], dense, f"Femur_Head_{name}") for name, sign in (("L", 1.0), ("R", -1.0))
+        Part([_side(FEMORAL_HEAD, sign).solid], dense, f"Femur_Head_{name}")
+        for name, sign in (("L", 1.0), ("R", -1.0))
     ]
     found.append(Part(_pair(lambda sign: _side(marrow, sign).solid), spongy))
     return found

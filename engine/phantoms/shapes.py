@@ -7,6 +7,7 @@ written as DICOM and read again is therefore the same, up to the rounding of coo
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -73,9 +74,7 @@ class Oval:
         points = np.stack([x, y], axis=1)
         points *= math.sqrt(self.area_mm2 / polygon_area_mm2(points))
         turn_rad = math.radians(self.turn_deg)
-        turn = np.array(
-            [[math.cos(turn_rad), math.sin(turn_rad)], [-math.sin(turn_rad), math.cos(turn_rad)]]
-        )
+        turn = np.array([[math.cos(turn_rad), math.sin(turn_rad)], [-math.sin(turn_rad), math.cos(turn_rad)]])
         moved: F64 = points @ turn + (self.x_mm, self.y_mm)
         return moved
 
@@ -96,7 +95,7 @@ class Oval:
 
 
 def keep_out(points_mm_xy: F64, oval: Oval) -> F64:
-    """Return a polygon that an oval has dented: corners inside are moved onto its border, along rays from its centre."""
+    """Return a polygon that an oval has dented: corners inside are moved onto its border along rays."""
     radius = np.maximum(oval.radius(points_mm_xy), 1e-9)
     return _moved(points_mm_xy, oval, np.where(radius < 1.0, 1.0 / radius, 1.0))
 
@@ -162,8 +161,7 @@ class Solid:
         n_plane = max(2, math.ceil((self.top_mm - self.bottom_mm) / voxel_mm - 1e-9))
         edges_mm = np.linspace(self.bottom_mm, self.top_mm, n_plane + 1).tolist()
         found = [
-            self._contour(0.5 * (low_mm + high_mm), low_mm, high_mm)
-            for low_mm, high_mm in zip(edges_mm[:-1], edges_mm[1:], strict=True)
+            self._contour(0.5 * (low_mm + high_mm), low_mm, high_mm) for low_mm, high_mm in pairwise(edges_mm)
         ]
         return tuple(contour for contour in found if contour is not None)
 
@@ -263,7 +261,11 @@ def grid_around(size_mm_xyz: tuple[float, float, float], voxel_mm: float) -> Gri
 
 
 def scan_grid(
-    size_mm_xy: tuple[float, float], bottom_mm: float, top_mm: float, voxel_mm: float, centre_y_mm: float = 0.0
+    size_mm_xy: tuple[float, float],
+    bottom_mm: float,
+    top_mm: float,
+    voxel_mm: float,
+    centre_y_mm: float = 0.0,
 ) -> Grid:
     """Return the grid of a scan: no air beyond its first and last slice, as the body goes on there.
 
@@ -296,7 +298,9 @@ def arc(radius_mm: float, start_rad: float, end_rad: float) -> F64:
     return np.stack([radius_mm * np.cos(angle), radius_mm * np.sin(angle)], axis=1)
 
 
-def stack(outline_mm_xy: F64, length_mm: float, voxel_mm: float, centre_mm: float = 0.0) -> tuple[Contour, ...]:
+def stack(
+    outline_mm_xy: F64, length_mm: float, voxel_mm: float, centre_mm: float = 0.0
+) -> tuple[Contour, ...]:
     """Return a prism as contour planes, at most a voxel apart, whose slabs fill its length exactly.
 
     There are at least two, as the slab of a lone plane would be as thick as whatever grid it is put on.

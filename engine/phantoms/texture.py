@@ -28,7 +28,8 @@ def noise(shape_zyx: tuple[int, int, int], seed: int, stream: int) -> F64:
     """Return noise of mean 0 and standard deviation 1 with neighbours in a slice correlated as on a CT.
 
     Filtered back-projection leaves few low and few high frequencies in the noise power spectrum (Riederer et al., Phys.
-    Med. Biol. 23 (1978) 446). Here the band is cut by the difference of two binomial filters, 3 and 5 pixels wide; slices
+    Med. Biol. 23 (1978) 446). Here the band is cut by the difference of two binomial filters, 3 and 5 pixels wide;
+    slices
     are independent.
 
     Parameters

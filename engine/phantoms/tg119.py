@@ -45,7 +45,9 @@ NECK_LENGTH_MM = 200.0
 HN_PTV_MM_Z = (-45.0, 45.0)
 CORD = Oval(0.0, 28.0, 6.0, 6.0)
 CORD_GAP_MM, SKIN_GAP_MM = 15.0, 6.0
-PAROTIDS = {side: Ellipsoid((x_mm, 5.0, 30.0), (10.0, 17.0, 20.0)) for side, x_mm in (("L", 48.0), ("R", -48.0))}
+PAROTIDS = {
+    side: Ellipsoid((x_mm, 5.0, 30.0), (10.0, 17.0, 20.0)) for side, x_mm in (("L", 48.0), ("R", -48.0))
+}
 PAROTID_GAP_MM = 5.0
 
 
@@ -107,12 +109,17 @@ def tg119_multitarget(voxel_mm: float = 2.5) -> Case:
     Chosen here: the cylinders touch; the centre of the middle one is the centre of the box of water, which is that of
     `tg119_cshape`.
 
-    Structures: ``BODY``, ``CentralTarget``, ``SuperiorTarget``, ``InferiorTarget`` (50.3 cm3 each), and ``AllTargets``, the
+    Structures: ``BODY``, ``CentralTarget``, ``SuperiorTarget``, ``InferiorTarget`` (50.3 cm3 each), and
+    ``AllTargets``, the
     three together, which the beams have to cover.
     """
     grid, body = _slab_body(voxel_mm)
     outline = arc(TARGET_RADIUS_MM, 0.0, 2.0 * math.pi)[:-1]
-    targets = (("CentralTarget", 0.0), ("SuperiorTarget", TARGET_LENGTH_MM), ("InferiorTarget", -TARGET_LENGTH_MM))
+    targets = (
+        ("CentralTarget", 0.0),
+        ("SuperiorTarget", TARGET_LENGTH_MM),
+        ("InferiorTarget", -TARGET_LENGTH_MM),
+    )
     structures = (
         body,
         *(

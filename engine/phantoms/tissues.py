@@ -7,6 +7,7 @@ not those of the straight line that the built-in table ``phantom`` is. The table
 ``examples/hu_tables/tissue_phantoms.csv``.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,8 +63,8 @@ class Tissue:
     def _per_mass(self, k1: float, k2: float) -> float:
         """Return sum of w / A (Z + k1 Z^2.86 + k2 Z^4.62): attenuation per mass, in units of Compton scattering."""
         total = sum(self.mass_percent.values())
-        return sum(
-            percent / total / ATOMS[name][1] * (z + k1 * z**2.86 + k2 * z**4.62)
+        return math.fsum(
+            percent / total / ATOMS[name][1] * (z + k1 * float(z) ** 2.86 + k2 * float(z) ** 4.62)
             for name, percent in self.mass_percent.items()
             for z in (ATOMS[name][0],)
         )

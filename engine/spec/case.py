@@ -34,8 +34,8 @@ class CaseSpec(Spec):
             )
         if hu_table == "phantom" and info.data.get("phantom") in TISSUE_PHANTOMS:
             raise ValueError(
-                f"'phantom' is a straight line, but '{info.data['phantom']}' has the Hounsfield units of a scanner (its "
-                "bones would be too dense); give 'hu_tables/tissue_phantoms.csv' of the examples"
+                f"'phantom' is a straight line, but '{info.data['phantom']}' has the Hounsfield units of a scanner "
+                "(its bones would be too dense); give 'hu_tables/tissue_phantoms.csv' of the examples"
             )
         return hu_table
 

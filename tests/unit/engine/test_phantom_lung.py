@@ -92,8 +92,14 @@ def test_itv_is_the_union_of_the_tumours(series: dict[str, Case]) -> None:
     # Every corner of the union lies on one of the tumours.
     for z_mm in (-65.0, -50.0, -35.0):
         points = itv_solid().section(z_mm)
-        nearest = np.min([gtv(phase).oval(z_mm).radius(points) for phase in PHASES if abs(
-            z_mm - gtv(phase).centre_mm_xyz[2]) < 15.0], axis=0)
+        nearest = np.min(
+            [
+                gtv(phase).oval(z_mm).radius(points)
+                for phase in PHASES
+                if abs(z_mm - gtv(phase).centre_mm_xyz[2]) < 15.0
+            ],
+            axis=0,
+        )
         np.testing.assert_allclose(nearest, 1.0, atol=1e-9)
 
 

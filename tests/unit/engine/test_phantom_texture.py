@@ -29,7 +29,7 @@ def test_noise_has_the_band_of_a_scanner() -> None:
 def test_lumps_have_deviation_1_and_the_width_asked_for() -> None:
     field = lumps((60, 60, 60), 2.0, 5, 2)
     assert field.std() == pytest.approx(1.0, abs=0.04)
-    # White noise through a Gaussian of width s has the autocorrelation exp(-d^2 / 4 s^2): 0.779 at 2 voxels, 0.368 at 4.
+    # White noise through a Gaussian of width s: autocorrelation exp(-d^2 / 4 s^2), 0.779 at 2 voxels, 0.368 at 4.
     for distance, expected in ((2, 0.779), (4, 0.368)):
         for axis in range(3):
             moved = np.moveaxis(field, axis, 0)

@@ -90,7 +90,9 @@ def test_head_and_neck_keeps_its_distances(head_neck: Case) -> None:
     cord = head_neck.structure("SpinalCord").contours[0].points_mm_xy.mean(axis=0)
     assert np.hypot(*(points - cord).T).min() - 6.0 == pytest.approx(15.0, abs=0.1)
     for side in ("L", "R"):
-        assert not (head_neck.structure("PTV").coverage * head_neck.structure(f"Parotid_{side}").coverage).any()
+        assert not (
+            head_neck.structure("PTV").coverage * head_neck.structure(f"Parotid_{side}").coverage
+        ).any()
 
 
 def test_water_has_no_texture(head_neck: Case, prostate: Case) -> None:

@@ -12,7 +12,7 @@ from engine.phantoms import PHANTOMS, lung_4d_series
 from engine.spec.study import load_study
 from flows.cli import main
 
-VOXEL_MM = 15.0
+VOXEL_MM = 25.0
 
 
 def test_list_names_every_phantom_on_a_line_of_its_own() -> None:
@@ -22,7 +22,9 @@ def test_list_names_every_phantom_on_a_line_of_its_own() -> None:
 
 
 def test_lung_becomes_a_4d_ct_in_one_frame_of_reference(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["phantom", "lung-4d", "--dicom", str(tmp_path), "--voxel", str(VOXEL_MM)])
+    done = CliRunner().invoke(
+        main, ["phantom", "lung-4d", "--dicom", str(tmp_path), "--voxel", str(VOXEL_MM)]
+    )
     assert done.exit_code == 0, done.output
     files = [dcmread(path) for path in tmp_path.glob("*.dcm")]
     images = [file for file in files if file.Modality == "CT"]
@@ -60,12 +62,14 @@ def test_tissues_with_the_straight_line_for_water_are_refused(tmp_path: Path) ->
         load_study(tmp_path / "study.toml")
 
 
-@pytest.mark.parametrize("example", sorted(Path(__file__).parents[3].glob("examples/*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "example", sorted(Path(__file__).parents[3].glob("examples/*.toml")), ids=lambda p: p.stem
+)
 def test_examples_are_good_and_name_structures_that_are_there(example: Path) -> None:
     study = load_study(example)
     if study.case.phantom is None:
         return
-    case = PHANTOMS[study.case.phantom](voxel_mm=20.0)
+    case = PHANTOMS[study.case.phantom](voxel_mm=25.0)
     for name in (
         study.prescription.target,
         *(objective.structure for objective in study.objectives),
