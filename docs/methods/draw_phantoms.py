@@ -58,7 +58,7 @@ def main() -> None:
                 (-78.0, 34.0, -48.0),
                 (-1000, 700),
             )
-    draw(head_and_neck(), "head_and_neck", (-14.0, 16.0, -12.0), (-400, 900))
+    draw(head_and_neck(), "head_and_neck", (-2.0, 16.0, -12.0), (-400, 900))
     draw(pelvis(), "pelvis", (0.0, 2.0, 6.0), (-400, 900))
     draw(tg119_prostate(), "tg119_prostate", (0.0, 4.0, 10.0), (-1000, 400))
     draw(tg119_head_neck(), "tg119_head_neck", (0.0, 5.0, 20.0), (-1000, 400))
