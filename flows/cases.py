@@ -1,16 +1,20 @@
 """Cases into the store: from DICOM folders, and from built-in phantoms by way of DICOM."""
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from engine.errors import CaseError, StudyError
-from engine.phantoms import PHANTOMS, slabs
+from engine.model.case import Case
+from engine.phantoms import PHANTOMS, lung_4d_series, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import Choice, read_folder
+from storage.dicom.uids import content_uid
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
@@ -21,8 +25,13 @@ IMPORT, NAME = "import", "case_name"
 _READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model")
 
 
-def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]] = ()) -> int:
+def write_phantom(
+    name: str, folder: Path, layers: Sequence[tuple[float, float]] = (), voxel_mm: float | None = None
+) -> int:
     """Write a built-in phantom as a CT series and an RT Structure Set; returns the number of files.
+
+    The phantom ``lung-4d`` becomes eleven series of one study and frame of reference: its phases and their average,
+    each with a structure set of its own.
 
     Parameters
     ----------
@@ -32,20 +41,35 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
         Where to write.
     layers
         Thickness in mm and Hounsfield units of every layer, for the phantom ``slabs`` alone.
+    voxel_mm
+        Edge of the voxels; the phantom's own if absent.
 
     Raises
     ------
     CaseError
         If no phantom has that name, or layers were given for another one.
     """
-    if name not in PHANTOMS:
-        raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     if layers and name != "slabs":
         raise CaseError(f"phantom '{name}' has no layers (they are for the phantom 'slabs')")
+    if name not in PHANTOMS:
+        raise CaseError(f"there is no phantom '{name}' (there are: {', '.join(PHANTOMS)})")
     folder.mkdir(parents=True, exist_ok=True)
-    case = slabs(layers) if layers else PHANTOMS[name]()
-    write_structures(case, folder, write_ct(case, folder))
+    size: dict[str, Any] = {} if voxel_mm is None else {"voxel_mm": voxel_mm}
+    if name == "lung-4d":
+        study_uid, frame_uid = (content_uid(what, name) for what in ("phantom study", "phantom frame"))
+        for description, phase in lung_4d_series(**size):
+            placed = dataclasses.replace(phase, frame_of_reference_uid=frame_uid)
+            write_structures(placed, folder, write_ct(placed, folder, description, study_uid))
+    elif layers:
+        _write_case(slabs(layers, **size), folder)
+    else:
+        _write_case(PHANTOMS[name](**size), folder)
     return len(list(folder.glob("*.dcm")))
+
+
+def _write_case(case: Case, folder: Path) -> None:
+    """Write one CT series with its structure set."""
+    write_structures(case, folder, write_ct(case, folder))
 
 
 def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> str:
@@ -151,13 +175,15 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
             )
         return digest
     phantom = str(spec.phantom)
+    if phantom not in PHANTOMS:
+        raise CaseError(f"there is no phantom '{phantom}' (there are: {', '.join(PHANTOMS)})")
     key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
     found = _imported(run, key)
     if found is not None:
         return found
     run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
-        write_phantom(phantom, Path(written))
+        _write_case(PHANTOMS[phantom](), Path(written))
         digest = import_dicom(run, Path(written), Choice(), phantom)
     run.store.write_record(IMPORT, key, {"case": digest})
     return digest

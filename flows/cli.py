@@ -229,11 +229,18 @@ def dose(experiment: Path | None, out: Path | None, store: Path, quiet: bool, ke
     "--layer", "layers", type=(float, float), multiple=True, metavar="MM HU",
     help="A layer of the phantom 'slabs': thickness and HU, from front to back; give one for each layer.",
 )  # fmt: skip
+@click.option(
+    "--voxel", "voxel_mm", type=click.FloatRange(min=0.0, min_open=True), metavar="MM",
+    help="Edge of the cubic voxels.  [default: the phantom's own, 2.5 or 3 mm]",
+)  # fmt: skip
 @clear_errors
-def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...]) -> None:
+def phantom(
+    name: str | None, dicom: Path | None, layers: tuple[tuple[float, float], ...], voxel_mm: float | None
+) -> None:
     """Write a built-in phantom as a DICOM CT series and RT Structure Set.
 
-    Without NAME, lists the phantoms. Slabs of your own, water, aluminium-like and lung:
+    Without NAME, lists the phantoms. The phantom lung-4d becomes a 4D CT: ten series, "phase 00 %" to "phase 90 %",
+    and their average, in one frame of reference. Slabs of your own, water, aluminium-like and lung:
 
     \b
       nightbeam phantom slabs --dicom DIR --layer 30 0 --layer 20 2000 --layer 70 -740 --layer 180 0
@@ -243,11 +250,11 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 
     if name is None:
         for known, build in PHANTOMS.items():
-            click.echo(f"{known:16} {(build.__doc__ or '').splitlines()[0]}")
+            click.echo(f"{known:18} {(build.__doc__ or '').splitlines()[0].removeprefix('Return ')}")
         return
     if dicom is None:
         raise click.UsageError("give the folder to write to with --dicom DIR")
-    click.echo(f"{write_phantom(name, dicom, layers)} files written to {dicom}")
+    click.echo(f"{write_phantom(name, dicom, layers, voxel_mm)} files written to {dicom}")
 
 
 @main.command("import", epilog=EPILOG)

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from engine.phantoms import TISSUE_PHANTOMS
 from engine.spec.base import Spec
 
 
@@ -76,6 +77,11 @@ class CaseSpec(Spec):
             raise ValueError(
                 "'phantom' is the table of the built-in phantoms (there is no default table for a patient); "
                 "give a file with the table of the scanner"
+            )
+        if hu_table == "phantom" and info.data.get("phantom") in TISSUE_PHANTOMS:
+            raise ValueError(
+                f"'phantom' is a straight line, but '{info.data['phantom']}' has the Hounsfield units of a scanner "
+                "(its bones would be too dense); give 'hu_tables/tissue_phantoms.csv' of the examples"
             )
         return hu_table
 

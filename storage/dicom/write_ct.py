@@ -1,5 +1,6 @@
 """Write the CT of a case as a DICOM series."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,23 @@ def ct_reference(case: Case) -> CtReference:
     )
 
 
-def write_ct(case: Case, folder: Path) -> CtReference:
+def write_ct(case: Case, folder: Path, description: str = "CT", study_uid: str = "") -> CtReference:
     """Write one file per slice into ``folder`` and return the identifiers of the series.
 
     Whole Hounsfield units are kept exactly. Otherwise the range of the CT is divided into 65534 steps, so that a value
     is off by at most half a step (0.03 HU for a range of 4000 HU). Rows run to the patient's left and columns to the
     back, whatever the patient position is (PS3.3 C.7.6.2.1.1 leaves it free).
+
+    Parameters
+    ----------
+    case
+        The case.
+    folder
+        Where to write ``CT.<uid>.dcm``.
+    description
+        What Series Description says after the words that the files are for research only.
+    study_uid
+        Study that the series belongs to; a study of its own if absent.
 
     Raises
     ------
@@ -45,13 +57,15 @@ def write_ct(case: Case, folder: Path) -> CtReference:
             f"case '{case.name}' has a single slice (a series needs two or more to tell their distance)"
         )
     reference = ct_reference(case)
+    if study_uid:
+        reference = replace(reference, study_uid=study_uid)
     slope, intercept = _rescale(case.ct_hu)
     x_mm, y_mm, z_mm = case.grid.centres_mm_xyz
     dx_mm, dy_mm, dz_mm = case.grid.spacing_mm_xyz
     for slice_, uid in enumerate(reference.instance_uids):
         dataset = new_dataset(CTImageStorage, uid, "CT", reference.study_uid, reference.series_uid, case.name)
         dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-        dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} CT"
+        dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} {description}"
         dataset.SeriesNumber = 1
         dataset.Laterality = ""
         dataset.AcquisitionNumber = None

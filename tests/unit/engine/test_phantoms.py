@@ -110,7 +110,7 @@ def test_face_between_slabs_inside_a_voxel_gives_the_mean_of_both() -> None:
 
 def test_every_phantom_can_be_planned() -> None:
     for name, build in PHANTOMS.items():
-        case = build()
+        case = build(voxel_mm=10.0)
         assert case.name == name
         assert case.external.name == "BODY"
         assert any(structure.kind == "TARGET" for structure in case.structures)
