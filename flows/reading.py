@@ -40,7 +40,8 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     _check_goals(study, case)
     table = load_hu_table(study.case.hu_table, folder)
     notes = (*_target_notes(study, case), *_hu_notes(case, table))
-    return CaseRef(case_digest, case, _keep_density(run, case, table), table.name, notes)
+    points = tuple(zip(table.hu, table.density, strict=True))
+    return CaseRef(case_digest, case, _keep_density(run, case, table), table.name, points, notes)
 
 
 def _check_names(study: Study, case: Case) -> None:

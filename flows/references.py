@@ -20,13 +20,15 @@ from flows.work.patient import PatientRef
 class CaseRef:
     """A case in the store, with the study's choice of body outline and HU table applied.
 
-    ``notes`` is what a reader of the report should know of how case and study fit.
+    ``hu_points`` are the table's HU and relative electron densities, ``notes`` what a reader of the report should know
+    of how case and study fit.
     """
 
     digest: str
     case: Case
     density_digest: str
     hu_table: str
+    hu_points: tuple[tuple[float, float], ...]
     notes: tuple[str, ...] = ()
 
 

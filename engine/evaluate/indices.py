@@ -71,6 +71,14 @@ class IsodoseFit:
         Part of the target with at least the isodose, TV_PIV.
     half_isodose_cc
         Volume with at least half of the isodose.
+    coverage_percent
+        Share of the target with at least the isodose, TV_PIV / TV.
+    paddick_conformity
+        TV_PIV² / (TV · PIV) (Paddick, J Neurosurg 93 suppl 3 (2000) 219; recommended by ICRU Report 91): 1 is a perfect
+        fit, 0 where no voxel reaches the isodose.
+    gradient_index
+        Volume of half the isodose over that of the isodose (Paddick and Lippitz, J Neurosurg 105 suppl (2006) 194; ICRU
+        Report 91); None where no voxel reaches the isodose.
     """
 
     isodose_gy: float
@@ -78,29 +86,9 @@ class IsodoseFit:
     isodose_cc: float
     covered_cc: float
     half_isodose_cc: float
-
-    @property
-    def coverage_percent(self) -> float:
-        """Share of the target with at least the isodose, TV_PIV / TV."""
-        return PERCENT * self.covered_cc / self.target_cc
-
-    @property
-    def paddick_conformity(self) -> float:
-        """Conformity TV_PIV² / (TV · PIV); 1 is a perfect fit, 0 where no voxel reaches the isodose.
-
-        Paddick, J Neurosurg 93 suppl 3 (2000) 219; recommended by ICRU Report 91.
-        """
-        if self.isodose_cc == 0.0:
-            return 0.0
-        return self.covered_cc**2 / (self.target_cc * self.isodose_cc)
-
-    @property
-    def gradient_index(self) -> float | None:
-        """Volume of half the isodose over that of the isodose; None where no voxel reaches the isodose.
-
-        Paddick and Lippitz, J Neurosurg 105 suppl (2006) 194; ICRU Report 91.
-        """
-        return None if self.isodose_cc == 0.0 else self.half_isodose_cc / self.isodose_cc
+    coverage_percent: float
+    paddick_conformity: float
+    gradient_index: float | None
 
 
 def isodose_fit(
@@ -142,10 +130,16 @@ def isodose_fit(
     def cc(coverage: npt.NDArray[np.floating]) -> float:
         return voxel_cc * float(coverage.sum(dtype=np.float64))
 
+    target_cc, isodose_cc = cc(target.coverage), cc(body.coverage[in_body_gy >= limit_gy])
+    covered_cc = cc(shared[flat_gy[target.voxel[in_target]] >= limit_gy])
+    half_isodose_cc = cc(body.coverage[in_body_gy >= 0.5 * limit_gy])
     return IsodoseFit(
         isodose_gy=isodose_gy,
-        target_cc=cc(target.coverage),
-        isodose_cc=cc(body.coverage[in_body_gy >= limit_gy]),
-        covered_cc=cc(shared[flat_gy[target.voxel[in_target]] >= limit_gy]),
-        half_isodose_cc=cc(body.coverage[in_body_gy >= 0.5 * limit_gy]),
+        target_cc=target_cc,
+        isodose_cc=isodose_cc,
+        covered_cc=covered_cc,
+        half_isodose_cc=half_isodose_cc,
+        coverage_percent=PERCENT * covered_cc / target_cc,
+        paddick_conformity=covered_cc**2 / (target_cc * isodose_cc) if isodose_cc > 0.0 else 0.0,
+        gradient_index=half_isodose_cc / isodose_cc if isodose_cc > 0.0 else None,
     )

@@ -11,11 +11,12 @@ import pytest
 from matplotlib.colors import to_hex
 from pydantic import ValidationError
 
+from engine.dose.monitor_units import BeamMonitorUnits
 from engine.errors import CaseError
 from engine.evaluate.dvh import dose_axis_gy
 from engine.evaluate.goals import parse_goal
-from engine.evaluate.plan import Evaluator, compare_grids
-from engine.evaluate.region import regions_of
+from engine.evaluate.plan import Evaluator, compare_grids, structure_statistics
+from engine.evaluate.region import regions_of, remaining_volume
 from engine.evaluate.robustness import DvhBand, dvh_bands, robustness_table
 from engine.model.arrays import F32
 from engine.model.beam import Beam, BeamletGrid
@@ -24,6 +25,7 @@ from engine.model.grid import Grid
 from engine.model.scenario import Scenario
 from flows.report import figures
 from flows.report.colours import ISODOSE_PERCENT, STRUCTURE_COLOURS, structure_style
+from flows.report.fluence import fluence_map
 from flows.report.planes import planes_through
 from flows.report.summary import (
     BeamSummary,
@@ -117,10 +119,18 @@ class _Made:
         ]
         nominal = evaluations[0]
         optimiser = evaluator(coarse_case).evaluate(SCENARIOS[0], _dose(coarse_case, SCENARIOS[0]))
+        rest = remaining_volume(regions_of(self.case.grid, self.case.structures))
+        assert rest is not None
         self.bands = dvh_bands(nominal, evaluations)
         beamlets = BeamletGrid(
-            (5.0, 5.0), np.zeros(211, np.int32), np.zeros(211, np.int32), np.array([0, 211])
+            (5.0, 5.0),
+            np.arange(211, dtype=np.int32) % 15 - 7,
+            np.arange(211, dtype=np.int32) // 15 - 7,
+            np.array([0, 211]),
         )
+        self.fluences = [
+            fluence_map(f"B{i + 1}", beamlets, np.linspace(0.0, 50.0 + i, 211)) for i in range(7)
+        ]
         self.summary = PlanSummary(
             title="Water cylinder, 7 beams & <script>alert(1)</script>",
             case=CaseSummary(
@@ -131,19 +141,26 @@ class _Made:
                 dose_gy=PRESCRIPTION_GY, n_fraction=25, target=TARGET, rule="D95% = 95 % of prescription", factor=1.0234
             ),
             technique=TechniqueSummary(
-                modality="photons (intensity modulated)", machine="generic 6 MV",
+                modality="photons", technique="IMRT", energy="6 MV", machine="generic 6 MV",
+                monitor_unit="0.01 Gy per MU in water",
                 beams=tuple(
-                    BeamSummary.of(Beam(f"B{i + 1}", 360.0 * i / 7, 0.0, 0.0, (0.0, 0.0, -0.004), 1000.0), beamlets)
+                    BeamSummary.of(
+                        Beam(f"B{i + 1}", 360.0 * i / 7, 0.0, 0.0, (0.0, 0.0, -0.004), 1000.0), beamlets,
+                        BeamMonitorUnits(50.0 + i, 1.5, 2.5), None if i == 6 else 900.0 + i, 81.0,
+                    )
                     for i in range(7)
                 ),
             ),
             dose=DoseSummary(
                 algorithm="pencil beam on ray-traced water-equivalent depth", hu_table="made-up table 1",
+                hu_points=((-1000.0, 0.001), (0.0, 1.0)), maximum_gy=51.7, maximum_mm=(1.5, -1.5, 0.0),
                 optimiser_grid=GridSummary.of(coarse_case.grid), report_grid=GridSummary.of(self.case.grid),
                 lateral_cutoff_mm=50.0, threshold_fraction=1e-4, loss_bound="at most 0.4 % of the dose of a beamlet",
                 measured_loss_percent=0.0831,
             ),
-            volumes=nominal.statistics, goals=nominal.goals, indices=nominal.indices,
+            volumes=nominal.statistics,
+            remaining=structure_statistics(rest, rest.dvh(self.dose_gy), PRESCRIPTION_GY),
+            goals=nominal.goals, indices=nominal.indices,
             robustness=RobustnessSummary(
                 method="The objective was the expected value over all scenarios.", set_kind="design",
                 rows=robustness_table(GOALS, nominal, evaluations, "design"),
@@ -168,7 +185,7 @@ class _Made:
             provenance=ProvenanceSummary(
                 nightbeam_version="0.1.0", code_digest="5f2c" * 16, store_digests={"influence": "ab12" * 16},
                 libraries={"numpy": "2.0", "scipy": "1.15"}, seeds={"scenarios": 20250101},
-                cpu_s={"dose": 81.25, "optimise": 12.5, "report": 1.9}, date="2025-01-01 12:00 UTC",
+                cpu_s={"dose": 81.25, "optimise": 12.5, "report": 1.9}, date="2025-01-01T12:00:00+00:00",
             ),
             notes=("Structure 'Couch' is empty on the CT grid and was left out.",),
         )  # fmt: skip
@@ -182,7 +199,7 @@ def made() -> _Made:
 @pytest.fixture(scope="module")
 def page(made: _Made, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report") / "new"
-    path = write_plan_report(made.summary, made.case, made.dose_gy, made.bands, folder)
+    path = write_plan_report(made.summary, made.case, made.dose_gy, made.bands, made.fluences, folder)
     assert path == folder / "report.html"
     assert sorted(p.name for p in folder.iterdir()) == ["report.html", "summary.json"]
     loaded = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -268,7 +285,7 @@ def test_plan_without_goals_scenarios_and_normalisation_says_so(made: _Made, tmp
             ),
         }
     )  # fmt: skip
-    path = write_plan_report(bare, made.case, made.dose_gy, made.bands, tmp_path)
+    path = write_plan_report(bare, made.case, made.dose_gy, made.bands, made.fluences, tmp_path)
     text = " ".join(_read(path.read_text(encoding="utf-8")).words)
     assert "not normalised" in text
     assert "The study states no clinical goals." in text
@@ -279,7 +296,7 @@ def test_plan_without_goals_scenarios_and_normalisation_says_so(made: _Made, tmp
 
 def test_dose_on_another_grid_is_refused(made: _Made, tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="not on the CT grid"):
-        write_plan_report(made.summary, made.case, made.dose_gy[1:], made.bands, tmp_path)
+        write_plan_report(made.summary, made.case, made.dose_gy[1:], made.bands, made.fluences, tmp_path)
 
 
 def test_summary_refuses_half_a_normalisation_and_numbers_that_are_none() -> None:
