@@ -152,7 +152,7 @@ def judge_plan(
         else structure_statistics(rest, rest.dvh(nominal_gy), study.prescription.dose_gy),
         _robustness(goals, evaluations, set_kind),
         dvh_bands(evaluations[0], evaluations),
-        compare_grids(coarse, evaluations[0]),
+        compare_grids(coarse, evaluations[0], {name for _, name in study.structure_names()}),
         dose_loss(study, case, placement, matrix.dose_gy * scale, forward[-1].dose_gy * scale),
         set_kind,
         sum(final.cpu_s for final in (*forward, matrix)),

@@ -142,10 +142,14 @@ def plan_summary(
         ),
         technique=TechniqueSummary(
             modality="photons",
-            technique="IMRT, static beams, one fluence per beamlet; not sequenced for leaves",
+            technique="IMRT: static beams, one fluence per beamlet (as of a compensator; not sequenced for leaves)",
             energy=f"{machine.nominal_energy_mv:g} MV",
             machine=study.beams.machine,
             monitor_unit=str(machine.reference),
+            fields=(
+                f"beamlets over the projection of {study.prescription.target} and up to "
+                f"{study.beams.margin_mm:g} mm beyond it"
+            ),
             beams=beam_summaries(
                 run, reference, placement, machine, judgement.weight, study.prescription.fractions
             ),

@@ -124,14 +124,16 @@ def isodose_fit(
     limit_gy = isodose_gy * (1.0 - ROUNDING_FRACTION)
     voxel_cc = body.voxel_volume_mm3 / MM3_PER_CM3
     in_body_gy = flat_gy[body.voxel]
-    _, in_target, in_body = np.intersect1d(target.voxel, body.voxel, assume_unique=True, return_indices=True)
-    shared = np.minimum(target.coverage[in_target], body.coverage[in_body])
+    # Both lists of voxels ascend.
+    place = np.minimum(np.searchsorted(body.voxel, target.voxel), body.voxel.size - 1)
+    in_body = np.where(body.voxel[place] == target.voxel, body.coverage[place], np.float32(0.0))
+    shared = np.minimum(target.coverage, in_body)
 
     def cc(coverage: npt.NDArray[np.floating]) -> float:
         return voxel_cc * float(coverage.sum(dtype=np.float64))
 
     target_cc, isodose_cc = cc(target.coverage), cc(body.coverage[in_body_gy >= limit_gy])
-    covered_cc = cc(shared[flat_gy[target.voxel[in_target]] >= limit_gy])
+    covered_cc = cc(shared[flat_gy[target.voxel] >= limit_gy])
     half_isodose_cc = cc(body.coverage[in_body_gy >= 0.5 * limit_gy])
     return IsodoseFit(
         isodose_gy=isodose_gy,

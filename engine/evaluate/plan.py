@@ -18,6 +18,8 @@ from engine.units import PERCENT
 
 SMALL_VOLUME_CC = 0.03
 """Volume of the near-maximum D0.03cc."""
+FIT_SHARES = (1.0, 0.95)
+"""Isodoses that the target of the prescription is compared with, as shares of the prescription."""
 LEVELS_PERCENT = (50.0, 95.0, 100.0, 107.0)
 """Doses at which volumes are reported, in percent of the prescription (95 and 107 %: ICRU Report 50)."""
 
@@ -49,16 +51,17 @@ class StructureStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TargetIndices:
-    """Indices of one target; ``fit`` to the isodose of the prescription only for the target of the prescription.
+    """Indices of one target.
 
-    ``near`` is None for a target of less than 35 mm³, ``fit`` also where the case has no body outline.
+    ``near`` is None for a target of less than 35 mm³. ``fits`` are those to the isodoses of 100 and 95 % of the
+    prescription, for the target of the prescription alone and where the case has a body outline.
     """
 
     structure: str
     volume_cc: float
     homogeneity: float | None
     near: NearExtremes | None
-    fit: IsodoseFit | None
+    fits: tuple[IsodoseFit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +145,14 @@ class Evaluator:
         targets = [r for r in self.regions if r.kind == "TARGET" or r.name == self.prescription_target]
         indices: list[TargetIndices] = []
         for target in targets:
-            dvh, fit = dvhs[target.name], None
+            dvh = dvhs[target.name]
+            fits: tuple[IsodoseFit, ...] = ()
             if body is not None and target.name == self.prescription_target:
-                fit = isodose_fit(target, body, dose_gy, self.prescription_gy)
+                fits = tuple(
+                    isodose_fit(target, body, dose_gy, share * self.prescription_gy) for share in FIT_SHARES
+                )
             indices.append(
-                TargetIndices(target.name, dvh.total_cc, homogeneity_index(dvh), near_extremes(dvh), fit)
+                TargetIndices(target.name, dvh.total_cc, homogeneity_index(dvh), near_extremes(dvh), fits)
             )
         return DoseEvaluation(
             scenario,

@@ -35,7 +35,8 @@ from flows.report.planes import Plane, planes_through
 
 LABEL_LENGTH = 28
 """Longer names are cut in figures; the tables have them whole."""
-_LEGEND_COLUMNS = 4
+_LEGEND_COLUMNS = 3
+_MANY_BANDS = 12
 _SALT = "nightbeam"
 
 
@@ -109,7 +110,7 @@ def dvh_figure(bands: Sequence[DvhBand], prescription_gy: float) -> Figure:
                 band.minimum_percent,
                 band.maximum_percent,
                 color=colour,
-                alpha=0.22,
+                alpha=0.22 if len(bands) <= _MANY_BANDS else 0.08,
                 linewidth=0.0,
             )
             handles += axes.plot(
@@ -133,7 +134,7 @@ def dose_figure(
     colour_map = ListedColormap(list(ISODOSE_COLOURS))
     with figure_style(with_grid=False):
         n_legend_row = -(-(1 + len(structures)) // _LEGEND_COLUMNS)
-        figure = new_figure(10.4, 6.2 + 0.2 * n_legend_row)
+        figure = new_figure(9.2, 5.5 + 0.2 * n_legend_row)
         places = figure.subplot_mosaic(
             [["axial", "coronal"], ["axial", "sagittal"]], width_ratios=[1.55, 1.0]
         )

@@ -35,10 +35,10 @@ def _draw(
     n_column = min(_COLUMNS, len(maps))
     n_row = -(-len(maps) // n_column)
     shape = (y_mm[1] - y_mm[0]) / (x_mm[1] - x_mm[0])
-    panel_inch = 3.0
-    height_inch = float(np.clip(panel_inch * shape, 1.2, 3.4))
+    panel_inch = 2.4
+    height_inch = float(np.clip(panel_inch * shape, 1.0, 2.7))
     with figure_style(with_grid=False):
-        figure = new_figure(panel_inch * n_column + 1.2, (height_inch + 0.5) * n_row + 0.4)
+        figure = new_figure(panel_inch * n_column + 1.2, (height_inch + 0.4) * n_row + 0.4)
         panels = figure.subplots(n_row, n_column, squeeze=False, sharex=True, sharey=True)
         for axes in panels.ravel()[len(maps) :]:
             axes.set_axis_off()

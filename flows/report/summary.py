@@ -135,13 +135,17 @@ def _edges_mm(place: I32, size_mm: float) -> tuple[float, float]:
 
 
 class TechniqueSummary(ReportModel):
-    """Modality, machine and beams; ``monitor_unit`` is the reference condition of the machine in words."""
+    """Modality, machine and beams.
+
+    In words: ``monitor_unit`` is the reference condition of the machine, ``fields`` how the beamlets were placed.
+    """
 
     modality: str
     technique: str
     energy: str
     machine: str
     monitor_unit: str
+    fields: str
     beams: tuple[BeamSummary, ...] = Field(min_length=1)
 
     @property

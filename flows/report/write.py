@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import markupsafe
 
 from engine.errors import CaseError
 from engine.evaluate.plan import LEVELS_PERCENT, DvhCurve
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SHORT_NAME = 24
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -34,6 +36,11 @@ def fixed(value: float | None, n_decimal: int = 2) -> str:
     if float(text) == 0.0:
         text = text.lstrip("-")
     return text.replace("-", _MINUS)
+
+
+def volume(value_cc: float) -> str:
+    """Return a volume with two decimals, below 1 cm³ with two significant digits at least."""
+    return fixed(value_cc, 2 if value_cc >= 1.0 else 3 if value_cc >= 0.01 else 4)
 
 
 def digits(value: float | None, n_digit: int = 4) -> str:
@@ -52,6 +59,12 @@ def signed(value: float, n_decimal: int = 2) -> str:
     """Return a difference with its sign; zero has none."""
     text = fixed(value, n_decimal)
     return text if text.startswith(_MINUS) or float(text) == 0.0 else f"+{text}"
+
+
+def breakable(name: str) -> str:
+    """Return a long name as HTML that may go to a new line after its underscores."""
+    escaped = markupsafe.escape(name)
+    return escaped if len(name) <= _SHORT_NAME else markupsafe.Markup(str(escaped).replace("_", "_<wbr>"))
 
 
 def write_plan_report(
@@ -152,6 +165,19 @@ def _pixels(figure: "Figure") -> str:
     return "data:image/png;base64," + base64.b64encode(figures.to_png(figure)).decode()
 
 
+def page_of(template: str, summary: PlanSummary | FrontSummary, pictures: Mapping[str, Sequence[str]]) -> str:
+    """Return the page of a report as HTML; ``pictures`` are data URIs by the name that the template knows them by."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(fixed=fixed, digits=digits, signed=signed, volume=volume, breakable=breakable)
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        s=summary, pictures=pictures, style=style, window=HU_WINDOW, levels=LEVELS_PERCENT
+    )
+
+
 def _write(
     template: str,
     page: str,
@@ -162,15 +188,7 @@ def _write(
 ) -> Path:
     from flows.report.pdf import write_pdf
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(fixed=fixed, digits=digits, signed=signed)
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    html = environment.get_template(template).render(
-        s=summary, pictures=pictures, style=style, window=HU_WINDOW, levels=LEVELS_PERCENT
-    )
+    html = page_of(template, summary, pictures)
     folder.mkdir(parents=True, exist_ok=True)
     dump = json.dumps(summary.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     for path, text in ((folder / numbers, dump + "\n"), (folder / f"{page}.html", html)):
