@@ -8,6 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from engine.optimise.functions import Function
 from engine.spec.study import Study
+from engine.structures.recipes import Recipe
 
 
 def list_keys() -> str:
@@ -22,12 +23,19 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
     if table:
         lines.extend(["", f"{table}    {(model.__doc__ or '').strip().splitlines()[0]}"])
     for name, field in model.model_fields.items():
+        if name == "make":  # stands in the heading
+            continue
         inner = _model_in(field.annotation)
         if name == "function":
             lines.append("  function = one of:")
             for kind in get_args(get_args(Function)[0]):
                 keys = ", ".join(key for key in kind.model_fields if key != "kind") or "no further keys"
                 lines.append(f"      {kind.model_fields['kind'].default:20} {keys}")
+            continue
+        if name == "structures":
+            nested.extend(
+                (kind, f'[[structures]]  make = "{_tag(kind)}"') for kind in get_args(get_args(Recipe)[0])
+            )
             continue
         if inner is not None:
             many = get_origin(field.annotation) is tuple
@@ -40,6 +48,10 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
         )
     for inner, path in nested:
         _describe(inner, path, lines)
+
+
+def _tag(kind: type[BaseModel]) -> str:
+    return str(get_args(kind.model_fields["make"].annotation)[0])
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -9,13 +9,13 @@ from engine.errors import CaseError, StudyError
 from engine.evaluate.goals import parse_goal
 from engine.evaluate.region import region_from_coverage
 from engine.model.case import Case
-from engine.physics.hu_table import HuTable, body_density, load_hu_table
+from engine.physics.hu_table import HuTable, load_hu_table
 from engine.spec.study import Study
+from flows.densities import keep_density
 from flows.references import CaseRef
 from flows.run import Run
-from flows.work.patient import DENSITY
+from flows.structures import make_structures
 from storage.cases import read_case
-from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
 
 _LEAST_TOLD_FRACTION = 1e-4
 _LARGEST_OUTSIDE_FRACTION = 0.05
@@ -34,14 +34,21 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     case = read_case(run.store, case_digest)
     if study.case.imported is not None:
         case = replace(case, name=study.case.imported)
-    if study.case.external is not None:
-        case = case.with_external(study.case.external)
+    table = load_hu_table(study.case.hu_table, folder)
+    case, made = make_structures(run, study, case)
     _check_names(study, case)
     _check_goals(study, case)
-    table = load_hu_table(study.case.hu_table, folder)
-    notes = (*_target_notes(study, case), *_hu_notes(case, table))
-    points = tuple(zip(table.hu, table.density, strict=True))
-    return CaseRef(case_digest, case, _keep_density(run, case, table), table.name, points, notes)
+    density, densities = keep_density(run, study.case, case, table)
+    return CaseRef(
+        digest=case_digest,
+        case=case,
+        density_digest=density,
+        hu_table=table.name,
+        hu_points=tuple(zip(table.hu, table.density, strict=True)),
+        notes=(*_target_notes(study, case), *_hu_notes(case, table)),
+        made=made,
+        densities=densities,
+    )
 
 
 def _check_names(study: Study, case: Case) -> None:
@@ -96,31 +103,3 @@ def _hu_notes(case: Case, table: HuTable) -> tuple[str, ...]:
         f"{100.0 * beyond:.3g} % of the body's voxels lie beyond the HU table '{table.name}' "
         f"({table.hu[0]:g} to {table.hu[-1]:g} HU); they got the density of its end",
     )
-
-
-def _keep_density(run: Run, case: Case, table: HuTable) -> str:
-    body = case.external.coverage
-    made_from = {
-        "ct_hu": digest_of_array(case.ct_hu),
-        "body": digest_of_array(body),
-        "grid": case.grid.as_dict(),
-        "position": case.patient_position,
-        "hu": list(table.hu),
-        "density": list(table.density),
-        "code": digest_of_code(("engine.physics.hu_table",)),
-    }
-    digest = digest_of(made_from)
-    if not run.store.has_arrays(DENSITY, digest):
-        run.expect_computing()
-        run.store.write_arrays(
-            DENSITY,
-            digest,
-            {"density": body_density(case.ct_hu, body, table), "body": body},
-            {
-                "grid": case.grid.as_dict(),
-                "patient_position": case.patient_position,
-                "provenance": provenance(made_from, 0.0),
-            },
-            {name: tuple(min(32, n) for n in case.grid.shape_zyx) for name in ("density", "body")},
-        )
-    return digest

@@ -8,7 +8,7 @@ import numpy as np
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.model.arrays import F64, I64
 from engine.model.beam import Beam, BeamletGrid
-from engine.model.case import Case
+from engine.model.case import Case, StructureKind
 from engine.model.scenario import Scenario
 from engine.optimise.group import Term
 from engine.optimise.solver import SolveResult
@@ -17,11 +17,22 @@ from flows.work.patient import PatientRef
 
 
 @dataclass(frozen=True)
-class CaseRef:
-    """A case in the store, with the study's choice of body outline and HU table applied.
+class MadeStructure:
+    """A structure that the study made: its recipe in words, and its volume on the CT grid."""
 
-    ``hu_points`` are the table's HU and relative electron densities, ``notes`` what a reader of the report should know
-    of how case and study fit.
+    name: str
+    kind: StructureKind
+    recipe: str
+    volume_cc: float
+
+
+@dataclass(frozen=True)
+class CaseRef:
+    """A case in the store, with the study's choice of body outline, structures and densities applied.
+
+    ``case`` has the made structures, too. ``notes`` is what a reader of the report should know of how case and study
+    fit, ``densities`` says the same of every density that was set. ``hu_table`` says name and kind of the table,
+    ``hu_points`` are its HU and relative electron densities.
     """
 
     digest: str
@@ -30,6 +41,8 @@ class CaseRef:
     hu_table: str
     hu_points: tuple[tuple[float, float], ...]
     notes: tuple[str, ...] = ()
+    made: tuple[MadeStructure, ...] = ()
+    densities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

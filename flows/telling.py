@@ -23,6 +23,7 @@ from flows.report.summary import (
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
+    MadeStructure,
     ObjectiveTerm,
     PlanSummary,
     PrescriptionSummary,
@@ -140,6 +141,7 @@ def plan_summary(
             rule=None if judgement.factor is None else f"{study.prescription.normalise} of the prescription",
             factor=judgement.factor,
         ),
+        made_structures=tuple(MadeStructure(name=made.name, how=made.recipe) for made in reference.made),
         technique=TechniqueSummary(
             modality="photons",
             technique="IMRT: static beams, one fluence per beamlet (as of a compensator; not sequenced for leaves)",
@@ -158,6 +160,7 @@ def plan_summary(
             algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
             hu_table=reference.hu_table + (" (built in)" if reference.hu_table in BUILT_IN else ""),
             hu_points=reference.hu_points,
+            densities=reference.densities,
             optimiser_grid=GridSummary.of(placement.optimiser.layout.grid),
             report_grid=GridSummary.of(placement.report.layout.grid),
             lateral_cutoff_mm=engine.lateral_cutoff_mm,

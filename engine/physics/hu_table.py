@@ -52,21 +52,9 @@ class HuTable:
         """Return the relative electron density of every voxel, same shape as ``hu``."""
         return np.interp(hu, self.hu, self.density).astype(np.float32)
 
-
-def body_density(ct_hu: F32, body: F32, table: HuTable) -> F32:
-    """Return electron density relative to water: by the table inside the body, that of air outside.
-
-    Parameters
-    ----------
-    ct_hu
-        Hounsfield units.
-    body
-        Coverage of the body, same shape; a voxel at the skin is mixed.
-    table
-        The conversion.
-    """
-    density: F32 = body * table.density_of(ct_hu) + (1.0 - body) * np.float32(AIR_DENSITY)
-    return density.astype(np.float32)
+    def density_at(self, hu: float) -> float:
+        """Return the relative electron density of one number of HU."""
+        return float(np.interp(hu, self.hu, self.density))
 
 
 BUILT_IN = {

@@ -8,6 +8,38 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from engine.spec.base import Spec
 
 
+class _DensitySpec(Spec):
+    """A density given by number or by HU."""
+
+    structure: str
+    relative_electron_density: float | None = Field(
+        None, ge=0.0, le=25.0, description="relative to water; 0.00108 is air"
+    )
+    hu: float | None = Field(None, ge=-1024.0, le=60000.0, description="looked up in the HU table")
+
+
+class OutsideSpec(_DensitySpec):
+    """A structure outside the body that radiation passes, such as the couch; from the CT if no density is given."""
+
+    @model_validator(mode="after")
+    def _one_density(self) -> Self:
+        if self.relative_electron_density is not None and self.hu is not None:
+            raise ValueError("give relative_electron_density or hu, or neither to take the CT's")
+        return self
+
+
+class OverrideSpec(_DensitySpec):
+    """A structure whose density is set, whatever the CT says; of several, the last one holds."""
+
+    reason: str = Field(min_length=3, description="why, for the report")
+
+    @model_validator(mode="after")
+    def _one_density(self) -> Self:
+        if (self.relative_electron_density is None) == (self.hu is None):
+            raise ValueError("give either relative_electron_density or hu")
+        return self
+
+
 class CaseSpec(Spec):
     """Which patient or phantom, and how its HU become electron density."""
 
@@ -20,7 +52,11 @@ class CaseSpec(Spec):
     )
     series_uid: str | None = Field(None, description="which CT series, if the folder holds several")
     external: str | None = Field(None, description="name of the body outline, if its type is not EXTERNAL")
-    hu_table: str = Field(description="'phantom' for built-in phantoms, or a CSV file of the scanner's table")
+    hu_table: str = Field(
+        description="'phantom' for built-in phantoms, or a file: CSV table, or TOML with two lines or a calibration"
+    )
+    outside: tuple[OutsideSpec, ...] = ()
+    overrides: tuple[OverrideSpec, ...] = ()
 
     @field_validator("hu_table")
     @classmethod
@@ -29,7 +65,7 @@ class CaseSpec(Spec):
         if hu_table == "phantom" and patient and info.data.get("phantom") is None:
             raise ValueError(
                 "'phantom' is the table of the built-in phantoms (there is no default table for a patient); "
-                "give a CSV file with the table of the scanner"
+                "give a file with the table of the scanner"
             )
         return hu_table
 
@@ -39,3 +75,11 @@ class CaseSpec(Spec):
         if len(given) != 1:
             raise ValueError(f"give exactly one of phantom, dicom and imported (given: {given or 'none'})")
         return self
+
+    def density_names(self) -> list[tuple[str, str]]:
+        """Return every structure whose density is said here, with the key that names it."""
+        return [
+            (f"case.{key}[{number}].structure", entry.structure)
+            for key, entries in (("outside", self.outside), ("overrides", self.overrides))
+            for number, entry in enumerate(entries)
+        ]

@@ -69,7 +69,10 @@ def _explain(mistake: ErrorDetails, values: dict[str, Any], text: str) -> str:
         message = "this key is needed but absent"
     if mistake["type"] == "union_tag_invalid":
         known = mistake["ctx"]["expected_tags"].replace("'", "")
-        message = f"unknown {location[-1]} '{mistake['ctx']['tag']}'; known are {known}"
+        what = location[-1] if isinstance(location[-1], str) else mistake["ctx"]["discriminator"].strip("'")
+        message = f"unknown {what} '{mistake['ctx']['tag']}'; known are {known}"
+    if mistake["type"] == "union_tag_not_found":
+        message = f"the key {mistake['ctx']['discriminator']} is needed but absent"
     return f"  {where}{key or 'the file'}: {message}"
 
 
@@ -87,4 +90,6 @@ def _as_written(location: Sequence[int | str], values: dict[str, Any]) -> tuple[
         if there and isinstance(inside[part], dict | list):
             written.append(part)
             inside = inside[part]
+    if parts and isinstance(inside, dict) and parts[-1] not in inside and parts[-1] in inside.values():
+        return tuple(written)  # the sort of the table itself, such as make = "margin"
     return (*written, *parts[-1:])

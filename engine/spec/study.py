@@ -15,6 +15,8 @@ from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
 from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec
+from engine.spec.structures import check_order
+from engine.structures.recipes import Recipe
 
 
 class BeamsSpec(Spec):
@@ -200,6 +202,9 @@ class Study(Spec):
 
     name: str = Field(min_length=1, max_length=200)
     case: CaseSpec
+    structures: tuple[Recipe, ...] = Field(
+        (), description="made in this order, each from what there is by then"
+    )
     prescription: PrescriptionSpec
     beams: BeamsSpec
     dose: DoseSpec
@@ -208,6 +213,12 @@ class Study(Spec):
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
+
+    @field_validator("structures")
+    @classmethod
+    def _made_in_order(cls, recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+        check_order(recipes)
+        return recipes
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -231,6 +242,9 @@ class Study(Spec):
         names = [("prescription.target", self.prescription.target)]
         if self.case.external is not None:
             names.append(("case.external", self.case.external))
+        names.extend(self.case.density_names())
+        for number, recipe in enumerate(self.structures):
+            names.extend((f"structures[{number}].{key}", name) for key, name in recipe.inputs())
         for number, objective in enumerate(self.objectives):
             names.append((f"objectives[{number}].structure", objective.structure))
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)

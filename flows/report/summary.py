@@ -49,13 +49,6 @@ class MadeStructure(ReportModel):
     how: str
 
 
-class DensityOverride(ReportModel):
-    """A structure whose electron density, relative to water, was set by hand instead of taken from its HU."""
-
-    structure: str
-    relative_electron_density: float = Field(ge=0.0)
-
-
 class PrescriptionSummary(ReportModel):
     """Dose of the whole course and what was done to reach it.
 
@@ -159,14 +152,15 @@ class DoseSummary(ReportModel):
 
     ``lateral_cutoff_mm`` (None: no cut) and ``threshold_fraction`` (of the maximum of a beamlet; 0: none) say
     what was left out, ``loss_bound`` in words how much that can be at most, ``measured_loss_percent`` how
-    much it was (None: not measured). ``hu_points`` are HU and relative electron density, linear in between.
+    much it was (None: not measured). ``hu_points`` are HU and relative electron density, linear in between;
+    ``densities`` says which structures got theirs in another way.
     ``maximum_gy`` is the highest nominal dose of any voxel of the CT grid, at ``maximum_mm``.
     """
 
     algorithm: str
     hu_table: str
     hu_points: tuple[tuple[float, float], ...]
-    density_overrides: tuple[DensityOverride, ...] = ()
+    densities: tuple[str, ...] = ()
     optimiser_grid: GridSummary
     report_grid: GridSummary
     lateral_cutoff_mm: float | None

@@ -106,3 +106,111 @@ def test_an_isocentre_far_from_the_target_is_refused(run, tmp_path):
     reference = take(run, study, a_case(BODY=box(1, 9), Target=box(4, 6)), tmp_path)
     with pytest.raises(CaseError, match="would have to reach"):
         place(run, study, reference)
+
+
+# -- made structures and densities of structures ---------------------------------------------------------------------
+
+MADE = """
+[[structures]]
+make = "margin"
+name = "Target+5"
+kind = "TARGET"
+structure = "Target"
+margin_mm = 5.0
+
+[[structures]]
+make = "rest"
+name = "RVR"
+without = ["Target+5", "Heart"]
+"""
+BOLUS = """
+[[case.overrides]]
+structure = "Heart"
+relative_electron_density = 3.0
+reason = "a test"
+"""
+CASE = {"BODY": box(1, 9), "Target": box(4, 6), "Heart": box(2, 3)}
+
+
+def with_text(tmp_path, text: str) -> Study:
+    # The tables of the case come directly behind it, all others at the end.
+    return load_study(write_study(tmp_path, text))
+
+
+def test_made_structures_are_made_once_and_can_be_named_anywhere(run, tmp_path):
+    study = with_text(tmp_path, STUDY.replace('structure = "BODY"', 'structure = "RVR"') + MADE)
+    found = take(run, study, a_case(**CASE), tmp_path)
+    assert [(made.name, made.kind) for made in found.made] == [("Target+5", "TARGET"), ("RVR", "OTHER")]
+    # A cube of 10 mm with 5 mm around: faces, quarter columns, an octant at each corner.
+    volume_mm3 = 1000.0 + 6 * 500.0 + 3.0 * np.pi * 25.0 * 10.0 + 4.0 / 3.0 * np.pi * 125.0
+    assert found.made[0].volume_cc == pytest.approx(volume_mm3 / 1000.0, rel=0.08)
+    assert found.made[1].volume_cc == pytest.approx(64.0 - found.made[0].volume_cc - 0.125, rel=1e-3)
+    assert found.case.structure("RVR").coverage[2, 2, 2] == 0.0
+    kept = {path: path.stat().st_ino for path in (run.store.folder / "structure").rglob("*.zip")}
+    assert len(kept) == 2
+    again = take(run, study, a_case(**CASE), tmp_path)
+    assert again.made == found.made
+    assert kept == {path: path.stat().st_ino for path in (run.store.folder / "structure").rglob("*.zip")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "RVR"', 'name = "BODY"', r"structures\[1\].name: the case has a structure 'BODY' already"),
+        ('"Heart"]', '"Hart"]', r"structures\[1\].without: the case has no structure 'Hart' \(it has: BODY"),
+        ("margin_mm = 5.0", "margin_mm = -6.0", r"structures\[0\]: 'Target\+5' .* is empty"),
+    ],
+)
+def test_mistakes_in_made_structures_name_their_key(run, tmp_path, old, new, message):
+    study = with_text(tmp_path, STUDY + MADE.replace(old, new))
+    with pytest.raises(StudyError, match=message):
+        take(run, study, a_case(**CASE), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "RVR"', 'name = "Target+5"', r"structures\[1\].name: 'Target\+5' is made by structures\[0\]"),
+        ('structure = "Target"\nmargin', 'structure = "RVR"\nmargin', r"is made only by structures\[1\]"),
+        ("margin_mm = 5.0", "left_mm = 5.0", r"line \d+: structures\[0\]: give margin_mm for all"),
+        ("margin_mm = 5.0", "margin_mm = 5.0\nleft_mm = -1.0", "two structures, one after the other"),
+        ('make = "rest"', 'make = "remainder"', r"unknown make 'remainder'; known are margin, ptv_recipe, ring"),
+        ('make = "rest"\n', "", r"line \d+: structures\[1\]: the key 'make' is needed"),
+        ("margin_mm = 5.0", "margin_mm = 5.0\nmargn_mm = 1.0", r"line \d+: structures\[0\].margn_mm: there is no"),
+    ],
+)  # fmt: skip
+def test_a_study_whose_structures_cannot_be_is_refused_when_read(tmp_path, old, new, message):
+    text = STUDY + MADE
+    assert old in text
+    start = text.index("[[structures]]")
+    with pytest.raises(StudyError, match=message):
+        with_text(tmp_path, text[:start] + text[start:].replace(old, new, 1))
+
+
+def test_an_override_changes_the_density_and_is_told(run, study, tmp_path):
+    plain = take(run, study, a_case(**CASE), tmp_path)
+    overridden = with_text(tmp_path, STUDY.replace("\n[prescription]", BOLUS + "\n[prescription]"))
+    found = take(run, overridden, a_case(**CASE), tmp_path)
+    assert found.density_digest != plain.density_digest
+    assert any("'Heart'" in note and "density 3," in note and "a test" in note for note in found.densities)
+    density = run.store.read_arrays("density", found.density_digest)[0]["density"]
+    assert density[2, 2, 2] == pytest.approx(3.0)
+    assert density[5, 5, 5] == pytest.approx(1.0)
+    # Redrawing another organ changes nothing, redrawing this one does.
+    lung = take(run, overridden, a_case(**CASE, Lung=box(7, 8)), tmp_path)
+    assert lung.density_digest == found.density_digest
+    larger = take(run, overridden, a_case(**{**CASE, "Heart": box(2, 4)}), tmp_path)
+    assert larger.density_digest != found.density_digest
+
+
+def test_an_object_outside_the_body_is_no_longer_air(run, tmp_path):
+    couch = STUDY.replace("\n[prescription]", '\n[[case.outside]]\nstructure = "Couch"\n\n[prescription]')
+    found = take(run, with_text(tmp_path, couch), a_case(**CASE, Couch=box(0, 1)), tmp_path)
+    density = run.store.read_arrays("density", found.density_digest)[0]["density"]
+    assert density[0, 0, 0] == pytest.approx(1.0)
+    assert density[9, 9, 9] == pytest.approx(0.00108)
+    assert any("'Couch'" in note and "from the CT" in note for note in found.densities)
+    with pytest.raises(StudyError, match=r"case.outside\[0\].structure: 'Couch' covers no voxel"):
+        take(run, with_text(tmp_path, couch), a_case(**CASE, Couch=box(1, 1)), tmp_path)
+    with pytest.raises(StudyError, match=r"case.outside\[0\].structure: the case has no structure 'Couch'"):
+        take(run, with_text(tmp_path, couch), a_case(**CASE), tmp_path)

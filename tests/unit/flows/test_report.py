@@ -38,7 +38,6 @@ from flows.report.summary import (
     BeamSummary,
     CaseSummary,
     ConvergenceSummary,
-    DensityOverride,
     DoseSummary,
     GridSummary,
     MadeStructure,
@@ -550,11 +549,10 @@ def test_margins_and_overrides_of_the_study_are_told(made: _Made) -> None:
             MadeStructure(name="ring", how="20 mm around the PTV"),
         ),
         "dose": made.summary.dose.model_copy(
-            update={
-                "density_overrides": (DensityOverride(structure="implant", relative_electron_density=3.735),)
-            }
+            update={"densities": ("density: 'implant' (1 cc) has relative electron density 3.735",)}
         ),
     }
     text = _words(made.summary.model_copy(update=update))
-    for expected in ("CTV + 5 mm in all directions", "ring: 20 mm around the PTV", "implant: 3.7350"):
+    implant = "'implant' (1 cc) has relative electron density 3.735"
+    for expected in ("CTV + 5 mm in all directions", "ring: 20 mm around the PTV", implant):
         assert expected in text

@@ -1,0 +1,1 @@
+"""Structures made from others: margins, Booleans, rings, what remains; and contours from voxels."""
