@@ -8,8 +8,15 @@ import numpy as np
 from engine.errors import CaseError
 from engine.evaluate.dvh import dose_axis_gy
 from engine.evaluate.goals import Goal, parse_goal
-from engine.evaluate.plan import DoseEvaluation, Evaluator, GridDifference, compare_grids
-from engine.evaluate.region import Region, region_from_coverage, regions_of
+from engine.evaluate.plan import (
+    DoseEvaluation,
+    Evaluator,
+    GridDifference,
+    StructureStatistics,
+    compare_grids,
+    structure_statistics,
+)
+from engine.evaluate.region import Region, region_from_coverage, regions_of, remaining_volume
 from engine.evaluate.robustness import DvhBand, RobustnessRow, ScenarioSetKind, dvh_bands, robustness_table
 from engine.geometry.resample import average_onto, interpolate_onto
 from engine.model.arrays import F32, F64
@@ -64,6 +71,8 @@ class Judgement:
         Grid of the final dose, and the nominal dose on it.
     evaluations
         One for each scenario, the nominal one first.
+    remaining
+        Nominal dose of the remaining volume at risk, if there is one.
     robustness
         Goals over scenarios; empty with one scenario.
     bands
@@ -84,6 +93,7 @@ class Judgement:
     report_grid: Grid
     report_dose_gy: F32
     evaluations: tuple[DoseEvaluation, ...]
+    remaining: StructureStatistics | None
     robustness: tuple[RobustnessRow, ...]
     bands: tuple[DvhBand, ...]
     grid_comparison: tuple[GridDifference, ...]
@@ -123,6 +133,7 @@ def judge_plan(
             on_ct = on_ct_grid(case, placement.report.layout.grid, final.dose_gy) * scale
             evaluations.append(evaluator.evaluate(scenario, on_ct))
             steps.advance(1)
+    rest = remaining_volume(regions)
     # Density scenarios are design points: no percentiles from a set that holds any.
     only_samples = study.scenarios.setup == "random" and not study.scenarios.density_factors
     set_kind: ScenarioSetKind = "sampled" if only_samples else "design"
@@ -136,9 +147,12 @@ def judge_plan(
         placement.report.layout.grid,
         forward[0].dose_gy * scale,
         tuple(evaluations),
+        None
+        if rest is None
+        else structure_statistics(rest, rest.dvh(nominal_gy), study.prescription.dose_gy),
         _robustness(goals, evaluations, set_kind),
         dvh_bands(evaluations[0], evaluations),
-        compare_grids(coarse, evaluations[0]),
+        compare_grids(coarse, evaluations[0], {name for _, name in study.structure_names()}),
         dose_loss(study, case, placement, matrix.dose_gy * scale, forward[-1].dose_gy * scale),
         set_kind,
         sum(final.cpu_s for final in (*forward, matrix)),

@@ -38,9 +38,17 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     case, made = make_structures(run, study, case)
     _check_names(study, case)
     _check_goals(study, case)
-    density, density_notes = keep_density(run, study.case, case, table)
-    notes = (*_target_notes(study, case), *_hu_notes(case, table), *density_notes)
-    return CaseRef(case_digest, case, density, table.told, notes, made)
+    density, densities = keep_density(run, study.case, case, table)
+    return CaseRef(
+        digest=case_digest,
+        case=case,
+        density_digest=density,
+        hu_table=table.told,
+        hu_points=tuple(zip(table.hu, table.density, strict=True)),
+        notes=(*_target_notes(study, case), *_hu_notes(case, table)),
+        made=made,
+        densities=densities,
+    )
 
 
 def _check_names(study: Study, case: Case) -> None:

@@ -31,15 +31,18 @@ class CaseRef:
     """A case in the store, with the study's choice of body outline, structures and densities applied.
 
     ``case`` has the made structures, too. ``notes`` is what a reader of the report should know of how case and study
-    fit, and of every density that was set. ``hu_table`` says name and kind of the table.
+    fit, ``densities`` says the same of every density that was set. ``hu_table`` says name and kind of the table,
+    ``hu_points`` are its HU and relative electron densities.
     """
 
     digest: str
     case: Case
     density_digest: str
     hu_table: str
+    hu_points: tuple[tuple[float, float], ...]
     notes: tuple[str, ...] = ()
     made: tuple[MadeStructure, ...] = ()
+    densities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from engine.evaluate.robustness import DvhBand
-from engine.model.arrays import F64
-from engine.model.case import PatientPosition
+from engine.model.arrays import F32, F64
+from engine.model.case import Case, PatientPosition
+from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
+from flows.beams import beam_summaries, fluence_maps
 from flows.export import export_plan
 from flows.judging import Judgement
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
-    BeamSummary,
     CaseSummary,
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
+    MadeStructure,
     ObjectiveTerm,
     PlanSummary,
     PrescriptionSummary,
@@ -51,13 +53,16 @@ def write_results(
     judgement: Judgement,
     output: Path,
 ) -> Path:
-    """Write ``report.html``, ``summary.json``, the weights and the plan as DICOM; returns the path of the report."""
-    summary = plan_summary(study, reference, placement, influence, solve, judgement)
+    """Write the report (HTML, PDF, JSON), the weights and the plan as DICOM; returns the path of the report's page."""
+    summary = plan_summary(run, study, reference, placement, influence, solve, judgement)
     for earlier in (output / "dicom").glob("*.dcm"):
         # Another run with this output folder may be faster.
         earlier.unlink(missing_ok=True)
+    maps = fluence_maps(
+        placement, MACHINES[study.beams.machine], judgement.weight, study.prescription.fractions
+    )
     report = write_plan_report(
-        summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), output
+        summary, reference.case, judgement.dose_gy, bands_to_draw(study, judgement), maps, output
     )
     with whole_file(output / "weights.npz") as aside, aside.open("wb") as stream:
         np.savez_compressed(
@@ -94,6 +99,7 @@ def study_notes(study: Study) -> tuple[str, ...]:
 
 
 def plan_summary(
+    run: Run,
     study: Study,
     reference: CaseRef,
     placement: Placement,
@@ -105,6 +111,8 @@ def plan_summary(
     case, nominal = reference.case, judgement.evaluations[0]
     robust = study.optimisation.robust
     engine = placement.engine
+    machine = MACHINES[study.beams.machine]
+    maximum_gy, maximum_mm = dose_maximum(case, judgement.dose_gy)
     bound_gy = loss_bound_gy(case.patient_position, placement, judgement.weight)
     return PlanSummary(
         title=study.name,
@@ -116,16 +124,26 @@ def plan_summary(
             rule=None if judgement.factor is None else f"{study.prescription.normalise} of the prescription",
             factor=judgement.factor,
         ),
+        made_structures=tuple(MadeStructure(name=made.name, how=made.recipe) for made in reference.made),
         technique=TechniqueSummary(
-            modality="photons, intensity-modulated (fluence per beamlet, not sequenced)",
+            modality="photons",
+            technique="IMRT: static beams, one fluence per beamlet (as of a compensator; not sequenced for leaves)",
+            energy=f"{machine.nominal_energy_mv:g} MV",
             machine=study.beams.machine,
-            beams=tuple(
-                BeamSummary.of(b, g) for b, g in zip(placement.beams, placement.beamlets, strict=True)
+            monitor_unit=str(machine.reference),
+            fields=(
+                f"beamlets over the projection of {study.prescription.target} and up to "
+                f"{study.beams.margin_mm:g} mm beyond it"
+            ),
+            beams=beam_summaries(
+                run, reference, placement, machine, judgement.weight, study.prescription.fractions
             ),
         ),
         dose=DoseSummary(
             algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
             hu_table=reference.hu_table + (" (built in)" if reference.hu_table in BUILT_IN else ""),
+            hu_points=reference.hu_points,
+            densities=reference.densities,
             optimiser_grid=GridSummary.of(placement.optimiser.layout.grid),
             report_grid=GridSummary.of(placement.report.layout.grid),
             lateral_cutoff_mm=engine.lateral_cutoff_mm,
@@ -137,8 +155,11 @@ def plan_summary(
                 f"{judgement.loss.target_mean_percent:.2f} % of the prescription in the target on average"
             ),
             measured_loss_percent=judgement.loss.largest_percent,
+            maximum_gy=maximum_gy,
+            maximum_mm=maximum_mm,
         ),
         volumes=nominal.statistics,
+        remaining=judgement.remaining,
         goals=nominal.goals,
         indices=nominal.indices,
         robustness=(
@@ -166,6 +187,13 @@ def plan_summary(
         ),
         notes=(*study_notes(study), *reference.notes, *case.notes),
     )
+
+
+def dose_maximum(case: Case, dose_gy: F32) -> tuple[float, tuple[float, float, float]]:
+    """Return the highest dose of any voxel of the CT grid, and that voxel's centre, x, y, z."""
+    z, y, x = np.unravel_index(int(dose_gy.argmax()), dose_gy.shape)
+    x_mm, y_mm, z_mm = case.grid.centres_mm_xyz
+    return float(dose_gy[z, y, x]), (float(x_mm[x]), float(y_mm[y]), float(z_mm[z]))
 
 
 def loss_bound_gy(position: PatientPosition, placement: Placement, weight: F64) -> float:

@@ -9,19 +9,27 @@ import numpy.typing as npt
 from engine.errors import CaseError
 from engine.evaluate.dvh import Dvh
 from engine.evaluate.goals import Goal, GoalResult
-from engine.evaluate.indices import homogeneity_index, paddick_conformity_index
+from engine.evaluate.indices import IsodoseFit, NearExtremes, homogeneity_index, isodose_fit, near_extremes
 from engine.evaluate.region import Region
 from engine.model.arrays import F64
 from engine.model.case import StructureKind
 from engine.model.scenario import Scenario
+from engine.units import PERCENT
 
 SMALL_VOLUME_CC = 0.03
 """Volume of the near-maximum D0.03cc."""
+FIT_SHARES = (1.0, 0.95)
+"""Isodoses that the target of the prescription is compared with, as shares of the prescription."""
+LEVELS_PERCENT = (50.0, 95.0, 100.0, 107.0)
+"""Doses at which volumes are reported, in percent of the prescription (95 and 107 %: ICRU Report 50)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StructureStatistics:
-    """What a report tables for a structure (ICRU Report 83 level 2); ``d0_03cc_gy`` is None below 0.03 cc."""
+    """What a report tables for a structure (ICRU Report 83 level 2); ``d0_03cc_gy`` is None below 0.03 cc.
+
+    ``v50_percent`` and so on are the shares of the volume with at least 50, 95, 100 and 107 % of the prescribed dose.
+    """
 
     name: str
     kind: StructureKind
@@ -35,16 +43,25 @@ class StructureStatistics:
     d50_gy: float
     d2_gy: float
     d0_03cc_gy: float | None
+    v50_percent: float
+    v95_percent: float
+    v100_percent: float
+    v107_percent: float
 
 
 @dataclass(frozen=True, slots=True)
 class TargetIndices:
-    """Indices of one target; conformity (to ``isodose_gy``) only for the target of the prescription."""
+    """Indices of one target.
+
+    ``near`` is None for a target of less than 35 mm³. ``fits`` are those to the isodoses of 100 and 95 % of the
+    prescription, for the target of the prescription alone and where the case has a body outline.
+    """
 
     structure: str
+    volume_cc: float
     homogeneity: float | None
-    conformity: float | None
-    isodose_gy: float | None
+    near: NearExtremes | None
+    fits: tuple[IsodoseFit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +145,18 @@ class Evaluator:
         targets = [r for r in self.regions if r.kind == "TARGET" or r.name == self.prescription_target]
         indices: list[TargetIndices] = []
         for target in targets:
-            homogeneity = homogeneity_index(dvhs[target.name])
+            dvh = dvhs[target.name]
+            fits: tuple[IsodoseFit, ...] = ()
             if body is not None and target.name == self.prescription_target:
-                conformity = paddick_conformity_index(target, body, dose_gy, self.prescription_gy)
-                indices.append(TargetIndices(target.name, homogeneity, conformity, self.prescription_gy))
-            else:
-                indices.append(TargetIndices(target.name, homogeneity, None, None))
+                fits = tuple(
+                    isodose_fit(target, body, dose_gy, share * self.prescription_gy) for share in FIT_SHARES
+                )
+            indices.append(
+                TargetIndices(target.name, dvh.total_cc, homogeneity_index(dvh), near_extremes(dvh), fits)
+            )
         return DoseEvaluation(
             scenario,
-            tuple(structure_statistics(region, dvhs[region.name]) for region in self.regions),
+            tuple(structure_statistics(r, dvhs[r.name], self.prescription_gy) for r in self.regions),
             tuple(goal.judge(dvhs[goal.structure]) for goal in self.goals),
             tuple(indices),
             tuple(
@@ -146,9 +166,11 @@ class Evaluator:
         )
 
 
-def structure_statistics(region: Region, dvh: Dvh) -> StructureStatistics:
+def structure_statistics(region: Region, dvh: Dvh, prescription_gy: float) -> StructureStatistics:
     """Return the statistics of one structure from its histogram."""
     small = dvh.total_cc >= SMALL_VOLUME_CC
+    at_cc = dvh.volume_at_dose_cc(np.array(LEVELS_PERCENT) * prescription_gy / PERCENT)
+    v50, v95, v100, v107 = (PERCENT * float(cc) / dvh.total_cc for cc in at_cc)
     return StructureStatistics(
         name=region.name,
         kind=region.kind,
@@ -162,6 +184,10 @@ def structure_statistics(region: Region, dvh: Dvh) -> StructureStatistics:
         d50_gy=dvh.dose_at_percent_gy(50.0),
         d2_gy=dvh.dose_at_percent_gy(2.0),
         d0_03cc_gy=dvh.dose_at_volume_gy(SMALL_VOLUME_CC) if small else None,
+        v50_percent=v50,
+        v95_percent=v95,
+        v100_percent=v100,
+        v107_percent=v107,
     )
 
 

@@ -99,3 +99,31 @@ def regions_of(grid: Grid, structures: Iterable[Structure]) -> tuple[Region, ...
     """Return the regions of all structures that have any voxel on the grid."""
     regions = (region_from_coverage(s.name, s.kind, grid, s.coverage) for s in structures)
     return tuple(region for region in regions if region.voxel.size > 0)
+
+
+def remaining_volume(regions: Iterable[Region]) -> Region | None:
+    """Return the body without all targets and organs, the remaining volume at risk of ICRU Report 83.
+
+    In a voxel at an edge the body keeps what the largest coverage of a target or organ leaves. None where there is no
+    body, or nothing of it remains.
+    """
+    listed = list(regions)
+    body = next((region for region in listed if region.kind == "EXTERNAL"), None)
+    if body is None:
+        return None
+    taken = np.zeros(int(np.prod(body.grid_shape_zyx)), dtype=np.float32)
+    for region in listed:
+        if region.kind in ("TARGET", "ORGAN"):
+            taken[region.voxel] = np.maximum(taken[region.voxel], region.coverage)
+    left = np.clip(body.coverage - taken[body.voxel], 0.0, 1.0)
+    kept = left > 0.0
+    if not kept.any():
+        return None
+    return Region(
+        "remaining volume at risk",
+        "OTHER",
+        body.grid_shape_zyx,
+        body.voxel_volume_mm3,
+        body.voxel[kept],
+        left[kept],
+    )

@@ -26,6 +26,7 @@ STRUCTURE_DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")
 """Line styles that set structures apart where colours come round again."""
 
 BODY_COLOUR = "#9a9a9a"
+BODY_DASH: Dash = "solid"
 
 HU_WINDOW = (-900.0, 400.0)
 """Hounsfield units of black and white under the dose: lung is told from air, and soft tissues from each other."""

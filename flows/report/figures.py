@@ -1,13 +1,14 @@
 """The figures of a plan, one function each; they return `Figure` objects and keep no state.
 
-Only this module and `flows.report.front_figures` import matplotlib. The writers import them late, so that the
-command line starts without it.
+Only this module, `flows.report.fluence_figures` and `flows.report.front_figures` import matplotlib for drawing. The
+writers import them late, so that the command line starts without it.
 """
 
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import count
 
 import matplotlib
 import numpy as np
@@ -22,6 +23,7 @@ from engine.model.arrays import F32, F64
 from engine.model.case import Case
 from flows.report.colours import (
     BODY_COLOUR,
+    BODY_DASH,
     HU_WINDOW,
     ISODOSE_COLOURS,
     ISODOSE_PERCENT,
@@ -33,6 +35,8 @@ from flows.report.planes import Plane, planes_through
 
 LABEL_LENGTH = 28
 """Longer names are cut in figures; the tables have them whole."""
+_LEGEND_COLUMNS = 3
+_MANY_BANDS = 12
 _SALT = "nightbeam"
 
 
@@ -59,6 +63,13 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file, the same bytes for figures made in the same way."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "nightbeam"}, dpi=200)
+    return buffer.getvalue()
+
+
 @cache
 def _has_glyph(character: str) -> bool:
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
@@ -82,19 +93,24 @@ def new_figure(width_inch: float, height_inch: float) -> Figure:
 
 
 def dvh_figure(bands: Sequence[DvhBand], prescription_gy: float) -> Figure:
-    """Draw cumulative histograms: nominal as a bold line, least to greatest over all scenarios as a band."""
+    """Draw cumulative histograms: nominal as a bold line, least to greatest over all scenarios as a band.
+
+    The body is grey, and takes no colour from the others.
+    """
     with figure_style():
         figure = new_figure(7.6, max(4.3, 0.6 + 0.2 * len(bands)))
         axes = figure.subplots()
         handles: list[Line2D] = []
-        for place, band in enumerate(bands):
-            colour, dash = structure_style(place)
+        places = count()
+        for band in bands:
+            body = band.kind == "EXTERNAL"
+            colour, dash = (BODY_COLOUR, BODY_DASH) if body else structure_style(next(places))
             axes.fill_between(
                 band.dose_axis_gy,
                 band.minimum_percent,
                 band.maximum_percent,
                 color=colour,
-                alpha=0.22,
+                alpha=0.22 if len(bands) <= _MANY_BANDS else 0.08,
                 linewidth=0.0,
             )
             handles += axes.plot(
@@ -117,7 +133,8 @@ def dose_figure(
     levels_gy = np.array(ISODOSE_PERCENT) * prescription_gy / 100.0
     colour_map = ListedColormap(list(ISODOSE_COLOURS))
     with figure_style(with_grid=False):
-        figure = new_figure(10.4, 6.4)
+        n_legend_row = -(-(1 + len(structures)) // _LEGEND_COLUMNS)
+        figure = new_figure(9.2, 5.5 + 0.2 * n_legend_row)
         places = figure.subplot_mosaic(
             [["axial", "coronal"], ["axial", "sagittal"]], width_ratios=[1.55, 1.0]
         )
@@ -146,7 +163,7 @@ def dose_figure(
             colour, dash = structure_style(place)
             handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=2.0))
             names.append(label(name))
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        figure.legend(handles, names, loc="outside lower center", ncols=min(_LEGEND_COLUMNS, len(names)))
     return figure
 
 

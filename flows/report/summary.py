@@ -4,9 +4,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.dose.monitor_units import BeamMonitorUnits
 from engine.evaluate.goals import GoalResult
 from engine.evaluate.plan import GridDifference, StructureStatistics, TargetIndices
 from engine.evaluate.robustness import RobustnessRow, ScenarioSetKind
+from engine.model.arrays import I32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.grid import Grid
 from engine.model.scenario import Scenario
@@ -40,6 +42,13 @@ class CaseSummary(ReportModel):
     ct_grid: GridSummary
 
 
+class MadeStructure(ReportModel):
+    """A structure that the study made of others, and how, in words (such as "CTV + 5 mm in all directions")."""
+
+    name: str
+    how: str
+
+
 class PrescriptionSummary(ReportModel):
     """Dose of the whole course and what was done to reach it.
 
@@ -63,7 +72,13 @@ class PrescriptionSummary(ReportModel):
 
 
 class BeamSummary(ReportModel):
-    """One beam; angles after IEC 61217, isocentre in patient coordinates (LPS)."""
+    """One beam; angles after IEC 61217, isocentre in patient coordinates (LPS).
+
+    ``field_x_mm`` and ``field_y_mm`` are the edges of the open beamlets along the collimator's axes at the isocentre
+    plane, ``ssd_mm`` the distance from source to skin on the axis (None: the axis misses the body), ``water_depth_mm``
+    the radiological depth of the isocentre. MU and modulation factor are those of
+    `engine.dose.monitor_units.BeamMonitorUnits`.
+    """
 
     name: str
     gantry_deg: float
@@ -73,9 +88,22 @@ class BeamSummary(ReportModel):
     sad_mm: float
     beamlet_size_mm: tuple[float, float]
     n_beamlet: int
+    field_x_mm: tuple[float, float]
+    field_y_mm: tuple[float, float]
+    ssd_mm: float | None
+    water_depth_mm: float
+    mu_per_fraction: float
+    modulation_factor: float
 
     @classmethod
-    def of(cls, beam: Beam, beamlets: BeamletGrid) -> "BeamSummary":
+    def of(
+        cls,
+        beam: Beam,
+        beamlets: BeamletGrid,
+        units: BeamMonitorUnits,
+        ssd_mm: float | None,
+        water_depth_mm: float,
+    ) -> "BeamSummary":
         """Describe a beam and its beamlets."""
         return cls(
             name=beam.name,
@@ -86,15 +114,37 @@ class BeamSummary(ReportModel):
             sad_mm=beam.sad_mm,
             beamlet_size_mm=beamlets.size_mm,
             n_beamlet=beamlets.n_beamlet,
+            field_x_mm=_edges_mm(beamlets.column, beamlets.size_mm[0]),
+            field_y_mm=_edges_mm(beamlets.row, beamlets.size_mm[1]),
+            ssd_mm=ssd_mm,
+            water_depth_mm=water_depth_mm,
+            mu_per_fraction=units.mu_per_fraction,
+            modulation_factor=units.modulation_factor,
         )
 
 
+def _edges_mm(place: I32, size_mm: float) -> tuple[float, float]:
+    return (float(place.min()) - 0.5) * size_mm, (float(place.max()) + 0.5) * size_mm
+
+
 class TechniqueSummary(ReportModel):
-    """Modality, machine and beams."""
+    """Modality, machine and beams.
+
+    In words: ``monitor_unit`` is the reference condition of the machine, ``fields`` how the beamlets were placed.
+    """
 
     modality: str
+    technique: str
+    energy: str
     machine: str
+    monitor_unit: str
+    fields: str
     beams: tuple[BeamSummary, ...] = Field(min_length=1)
+
+    @property
+    def mu_per_fraction(self) -> float:
+        """Monitor units of all beams."""
+        return sum(beam.mu_per_fraction for beam in self.beams)
 
 
 class DoseSummary(ReportModel):
@@ -102,17 +152,23 @@ class DoseSummary(ReportModel):
 
     ``lateral_cutoff_mm`` (None: no cut) and ``threshold_fraction`` (of the maximum of a beamlet; 0: none) say
     what was left out, ``loss_bound`` in words how much that can be at most, ``measured_loss_percent`` how
-    much it was (None: not measured).
+    much it was (None: not measured). ``hu_points`` are HU and relative electron density, linear in between;
+    ``densities`` says which structures got theirs in another way.
+    ``maximum_gy`` is the highest nominal dose of any voxel of the CT grid, at ``maximum_mm``.
     """
 
     algorithm: str
     hu_table: str
+    hu_points: tuple[tuple[float, float], ...]
+    densities: tuple[str, ...] = ()
     optimiser_grid: GridSummary
     report_grid: GridSummary
     lateral_cutoff_mm: float | None
     threshold_fraction: float
     loss_bound: str
     measured_loss_percent: float | None = None
+    maximum_gy: float
+    maximum_mm: tuple[float, float, float]
 
 
 class ScenarioSummary(ReportModel):
@@ -187,15 +243,20 @@ class ProvenanceSummary(ReportModel):
 
 
 class PlanSummary(ReportModel):
-    """Everything that the report of one plan says, apart from pictures."""
+    """Everything that the report of one plan says, apart from pictures.
+
+    ``remaining`` is the remaining volume at risk, see `engine.evaluate.region.remaining_volume`.
+    """
 
     kind: Literal["plan"] = "plan"
     title: str
     case: CaseSummary
     prescription: PrescriptionSummary
+    made_structures: tuple[MadeStructure, ...] = ()
     technique: TechniqueSummary
     dose: DoseSummary
     volumes: tuple[StructureStatistics, ...] = Field(min_length=1)
+    remaining: StructureStatistics | None = None
     goals: tuple[GoalResult, ...]
     indices: tuple[TargetIndices, ...]
     robustness: RobustnessSummary | None

@@ -192,7 +192,7 @@ def test_an_override_changes_the_density_and_is_told(run, study, tmp_path):
     overridden = with_text(tmp_path, STUDY.replace("\n[prescription]", BOLUS + "\n[prescription]"))
     found = take(run, overridden, a_case(**CASE), tmp_path)
     assert found.density_digest != plain.density_digest
-    assert any("'Heart'" in note and "density 3," in note and "a test" in note for note in found.notes)
+    assert any("'Heart'" in note and "density 3," in note and "a test" in note for note in found.densities)
     density = run.store.read_arrays("density", found.density_digest)[0]["density"]
     assert density[2, 2, 2] == pytest.approx(3.0)
     assert density[5, 5, 5] == pytest.approx(1.0)
@@ -209,7 +209,7 @@ def test_an_object_outside_the_body_is_no_longer_air(run, tmp_path):
     density = run.store.read_arrays("density", found.density_digest)[0]["density"]
     assert density[0, 0, 0] == pytest.approx(1.0)
     assert density[9, 9, 9] == pytest.approx(0.00108)
-    assert any("'Couch'" in note and "from the CT" in note for note in found.notes)
+    assert any("'Couch'" in note and "from the CT" in note for note in found.densities)
     with pytest.raises(StudyError, match=r"case.outside\[0\].structure: 'Couch' covers no voxel"):
         take(run, with_text(tmp_path, couch), a_case(**CASE, Couch=box(1, 1)), tmp_path)
     with pytest.raises(StudyError, match=r"case.outside\[0\].structure: the case has no structure 'Couch'"):

@@ -1,8 +1,12 @@
 import base64
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,11 +15,13 @@ import pytest
 from matplotlib.colors import to_hex
 from pydantic import ValidationError
 
+from engine.dose.monitor_units import BeamMonitorUnits
 from engine.errors import CaseError
 from engine.evaluate.dvh import dose_axis_gy
 from engine.evaluate.goals import parse_goal
-from engine.evaluate.plan import Evaluator, compare_grids
-from engine.evaluate.region import regions_of
+from engine.evaluate.indices import NearExtremes
+from engine.evaluate.plan import Evaluator, compare_grids, structure_statistics
+from engine.evaluate.region import regions_of, remaining_volume
 from engine.evaluate.robustness import DvhBand, dvh_bands, robustness_table
 from engine.model.arrays import F32
 from engine.model.beam import Beam, BeamletGrid
@@ -23,7 +29,10 @@ from engine.model.case import Case, Structure
 from engine.model.grid import Grid
 from engine.model.scenario import Scenario
 from flows.report import figures
-from flows.report.colours import ISODOSE_PERCENT, STRUCTURE_COLOURS, structure_style
+from flows.report.colours import BODY_COLOUR, ISODOSE_PERCENT, STRUCTURE_COLOURS, structure_style
+from flows.report.fluence import fluence_map
+from flows.report.fluence_figures import fluence_figures
+from flows.report.pdf import css_text, write_pdf
 from flows.report.planes import planes_through
 from flows.report.summary import (
     BeamSummary,
@@ -31,6 +40,7 @@ from flows.report.summary import (
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
+    MadeStructure,
     ObjectiveTerm,
     PlanSummary,
     PrescriptionSummary,
@@ -39,7 +49,7 @@ from flows.report.summary import (
     ScenarioSummary,
     TechniqueSummary,
 )
-from flows.report.write import digits, fixed, signed, write_plan_report
+from flows.report.write import breakable, digits, fixed, page_of, signed, volume, write_plan_report
 
 PRESCRIPTION_GY = 50.0
 TARGET = "PTV <b>50</b> & $\\frac"  # must reach a reader as it is written
@@ -117,10 +127,18 @@ class _Made:
         ]
         nominal = evaluations[0]
         optimiser = evaluator(coarse_case).evaluate(SCENARIOS[0], _dose(coarse_case, SCENARIOS[0]))
+        rest = remaining_volume(regions_of(self.case.grid, self.case.structures))
+        assert rest is not None
         self.bands = dvh_bands(nominal, evaluations)
         beamlets = BeamletGrid(
-            (5.0, 5.0), np.zeros(211, np.int32), np.zeros(211, np.int32), np.array([0, 211])
+            (5.0, 5.0),
+            np.arange(211, dtype=np.int32) % 15 - 7,
+            np.arange(211, dtype=np.int32) // 15 - 7,
+            np.array([0, 211]),
         )
+        self.fluences = [
+            fluence_map(f"B{i + 1}", beamlets, np.linspace(0.0, 50.0 + i, 211)) for i in range(7)
+        ]
         self.summary = PlanSummary(
             title="Water cylinder, 7 beams & <script>alert(1)</script>",
             case=CaseSummary(
@@ -131,19 +149,26 @@ class _Made:
                 dose_gy=PRESCRIPTION_GY, n_fraction=25, target=TARGET, rule="D95% = 95 % of prescription", factor=1.0234
             ),
             technique=TechniqueSummary(
-                modality="photons (intensity modulated)", machine="generic 6 MV",
+                modality="photons", technique="IMRT", energy="6 MV", machine="generic 6 MV",
+                monitor_unit="0.01 Gy per MU in water", fields="5 mm beyond the target",
                 beams=tuple(
-                    BeamSummary.of(Beam(f"B{i + 1}", 360.0 * i / 7, 0.0, 0.0, (0.0, 0.0, -0.004), 1000.0), beamlets)
+                    BeamSummary.of(
+                        Beam(f"B{i + 1}", 360.0 * i / 7, 0.0, 0.0, (0.0, 0.0, -0.004), 1000.0), beamlets,
+                        BeamMonitorUnits(50.0 + i, 1.5, 2.5), None if i == 6 else 900.0 + i, 81.0,
+                    )
                     for i in range(7)
                 ),
             ),
             dose=DoseSummary(
                 algorithm="pencil beam on ray-traced water-equivalent depth", hu_table="made-up table 1",
+                hu_points=((-1000.0, 0.001), (0.0, 1.0)), maximum_gy=51.7, maximum_mm=(1.5, -1.5, 0.0),
                 optimiser_grid=GridSummary.of(coarse_case.grid), report_grid=GridSummary.of(self.case.grid),
                 lateral_cutoff_mm=50.0, threshold_fraction=1e-4, loss_bound="at most 0.4 % of the dose of a beamlet",
                 measured_loss_percent=0.0831,
             ),
-            volumes=nominal.statistics, goals=nominal.goals, indices=nominal.indices,
+            volumes=nominal.statistics,
+            remaining=structure_statistics(rest, rest.dvh(self.dose_gy), PRESCRIPTION_GY),
+            goals=nominal.goals, indices=nominal.indices,
             robustness=RobustnessSummary(
                 method="The objective was the expected value over all scenarios.", set_kind="design",
                 rows=robustness_table(GOALS, nominal, evaluations, "design"),
@@ -168,7 +193,7 @@ class _Made:
             provenance=ProvenanceSummary(
                 nightbeam_version="0.1.0", code_digest="5f2c" * 16, store_digests={"influence": "ab12" * 16},
                 libraries={"numpy": "2.0", "scipy": "1.15"}, seeds={"scenarios": 20250101},
-                cpu_s={"dose": 81.25, "optimise": 12.5, "report": 1.9}, date="2025-01-01 12:00 UTC",
+                cpu_s={"dose": 81.25, "optimise": 12.5, "report": 1.9}, date="2025-01-01T12:00:00+00:00",
             ),
             notes=("Structure 'Couch' is empty on the CT grid and was left out.",),
         )  # fmt: skip
@@ -182,12 +207,19 @@ def made() -> _Made:
 @pytest.fixture(scope="module")
 def page(made: _Made, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report") / "new"
-    path = write_plan_report(made.summary, made.case, made.dose_gy, made.bands, folder)
+    path = write_plan_report(made.summary, made.case, made.dose_gy, made.bands, made.fluences, folder)
     assert path == folder / "report.html"
-    assert sorted(p.name for p in folder.iterdir()) == ["report.html", "summary.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["report.html", "report.pdf", "summary.json"]
     loaded = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert PlanSummary.model_validate(loaded) == made.summary
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def pdf(made: _Made, page: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("pdf") / "report.pdf"
+    write_pdf(page, path, made.summary.title, "foot", made.summary.provenance.date)
+    return path.read_bytes()
 
 
 class _Text(HTMLParser):
@@ -217,7 +249,7 @@ def test_page_warns_at_top_and_bottom_and_needs_no_other_file(page: str) -> None
     text = " ".join(read.words)
     assert text.count("Research use only – not for clinical use") == 2
     assert read.sources
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in read.sources)
+    assert all(re.match(r"data:image/(svg\+xml|png);base64,", source) for source in read.sources)
     assert "url(" not in page
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
 
@@ -233,17 +265,23 @@ def test_names_from_a_study_are_escaped(page: str) -> None:
 def test_numbers_of_the_summary_are_on_the_page(page: str, made: _Made) -> None:
     text = " ".join(" ".join(_read(page).words).split())
     for goal in made.summary.goals:
-        assert f"{goal.expression} {goal.value:.2f} {goal.unit}" in text.replace("  ", " ")
+        assert f"{goal.expression} {goal.limit:.2f} {goal.unit} {goal.value:.2f} {goal.unit}" in text
     assert made.summary.robustness is not None
     for row in made.summary.robustness.rows:
         assert f"{row.n_passed} of {row.n_scenario}" in text
     for expected in (
-        "50.00 Gy in 25 fractions of 2.00 Gy",
-        "D95% = 95 % of prescription; all weights were multiplied by 1.0234",
+        "25 fractions of 2.000 Gy",
+        f"D95% = 95 % of prescription in {TARGET}; all weights were multiplied by 1.0234",
+        "7, together 371.0 MU per fraction",
+        "-1000 HU → 0.001; 0 HU → 1".replace("-", "−"),
+        "remaining volume at risk",
+        "−37.5 to 37.5",
+        "as the source of the case has it",
+        "51.70 Gy (103.4 % of the prescription)",
         "5.00 × 5.00 × 5.00 mm, 48 × 36 × 30 voxels",
         "3.00 × 3.00 × 3.00 mm, 80 × 60 × 50 voxels",
         "0.0831 %",
-        "1477 in 7 beams",
+        "1477 beamlets in 7 beams",
         "50.10 ± 0.17 Gy (mean of institutions)",
         "design weights",
         "Structure 'Couch' is empty",
@@ -268,18 +306,19 @@ def test_plan_without_goals_scenarios_and_normalisation_says_so(made: _Made, tmp
             ),
         }
     )  # fmt: skip
-    path = write_plan_report(bare, made.case, made.dose_gy, made.bands, tmp_path)
+    path = write_plan_report(bare, made.case, made.dose_gy, made.bands, made.fluences, tmp_path)
     text = " ".join(_read(path.read_text(encoding="utf-8")).words)
     assert "not normalised" in text
     assert "The study states no clinical goals." in text
     assert "Only the nominal scenario was evaluated" in text
     assert "Notes and warnings" not in text
-    assert "Target indices" not in text
+    assert "no factor was applied" in text
+    assert "isodoses of the prescription" not in text
 
 
 def test_dose_on_another_grid_is_refused(made: _Made, tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="not on the CT grid"):
-        write_plan_report(made.summary, made.case, made.dose_gy[1:], made.bands, tmp_path)
+        write_plan_report(made.summary, made.case, made.dose_gy[1:], made.bands, made.fluences, tmp_path)
 
 
 def test_summary_refuses_half_a_normalisation_and_numbers_that_are_none() -> None:
@@ -381,6 +420,9 @@ def test_numbers_are_printed_as_physicists_print_them() -> None:
     assert signed(-0.0) == "0.00"
     assert digits(0.000012345, 3) == "1.23 × 10⁻⁵"
     assert digits(120.0) == "120"
+    assert [volume(cc) for cc in (12.345, 0.0421, 0.0042)] == ["12.35", "0.042", "0.0042"]
+    assert breakable("a_b<c_" + "x" * 30) == "a_<wbr>b&lt;c_<wbr>" + "x" * 30
+    assert breakable("a_b<c") == "a_b&lt;c"
 
 
 def test_writers_are_imported_without_matplotlib() -> None:
@@ -390,6 +432,127 @@ def test_writers_are_imported_without_matplotlib() -> None:
 
 def test_pictures_are_whole_svg_files(page: str) -> None:
     pictures = re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
-    assert len(pictures) == 3
-    for picture in pictures:
-        assert base64.b64decode(picture).decode().rstrip().endswith("</svg>")
+    assert len(pictures) == 4
+    for picture in map(base64.b64decode, pictures):
+        assert picture.rstrip().endswith((b"</svg>", b"IEND\xaeB`\x82"))
+
+
+def test_pdf_holds_its_fonts_and_is_the_same_file_again(
+    made: _Made, page: str, pdf: bytes, tmp_path: Path
+) -> None:
+    assert pdf.startswith(b"%PDF-")
+    names = {
+        name.split(b"+")[-1]
+        for name in re.findall(rb"/FontName /([A-Z]{6}\+[\w-]+)", b"".join(_streams(pdf)) + pdf)
+    }
+    assert names == {b"DejaVuSans", b"DejaVuSans-Bold", b"DejaVuSansMono"}
+    write_pdf(page, tmp_path / "again.pdf", made.summary.title, "foot", made.summary.provenance.date)
+    assert _without_subset_names((tmp_path / "again.pdf").read_bytes()) == _without_subset_names(pdf)
+
+
+def _streams(pdf: bytes) -> list[bytes]:
+    """Return what is packed in a PDF, as far as it is packed with zlib."""
+    found = []
+    for packed in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S):
+        with contextlib.suppress(zlib.error):
+            found.append(zlib.decompressobj().decompress(packed))
+    return found
+
+
+def _without_subset_names(pdf: bytes) -> bytes:
+    return re.sub(rb"[A-Z]{6}\+DejaVu", b"DejaVu", pdf)
+
+
+def test_pdf_fonts_do_not_come_from_the_machine(page: str, pdf: bytes, tmp_path: Path) -> None:
+    (tmp_path / "fonts.conf").write_text("<fontconfig></fontconfig>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    script = (
+        "import sys, pathlib, flows.report.pdf as p; f = pathlib.Path(sys.argv[1]);"
+        "p.write_pdf((f / 'page.html').read_text('utf-8'), f / 'a.pdf', *sys.argv[2:])"
+    )
+    environment = {
+        **os.environ,
+        "FONTCONFIG_FILE": str(tmp_path / "fonts.conf"),
+        "FONTCONFIG_PATH": str(tmp_path),
+    }
+    title, date = "Water cylinder, 7 beams & <script>alert(1)</script>", "2025-01-01T12:00:00+00:00"
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), title, "foot", date], check=True, env=environment
+    )
+    assert _without_subset_names((tmp_path / "a.pdf").read_bytes()) == _without_subset_names(pdf)
+
+
+def test_pdf_takes_nothing_from_outside_of_the_page(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.svg"
+    secret.write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><text>x</text></svg>")
+    with_image, without = tmp_path / "with.pdf", tmp_path / "without.pdf"
+    date = "2025-01-01T12:00:00+00:00"
+    write_pdf(f"<p>a</p><img width=9 height=9 src='{secret.as_uri()}'>", with_image, "t", "f", date)
+    write_pdf("<p>a</p><img width=9 height=9>", without, "t", "f", date)
+    assert with_image.read_bytes() == without.read_bytes()
+
+
+def test_a_label_in_the_running_header_cannot_leave_its_string() -> None:
+    assert css_text('a"} b\\') == '"a\\22 \\7d  b\\5c "'
+    assert css_text("µ ä \N{GREEK SMALL LETTER BETA}") == '"µ ä β"'
+    assert len(css_text("x" * 300)) == 92
+
+
+def test_body_has_a_grey_histogram_that_takes_no_colour(made: _Made) -> None:
+    figure = figures.dvh_figure(made.bands, PRESCRIPTION_GY)
+    body, first = figure.axes[0].get_lines()[:2]
+    assert (to_hex(body.get_color()), to_hex(first.get_color())) == (BODY_COLOUR, STRUCTURE_COLOURS[0])
+
+
+def test_fluence_lies_where_its_beamlets_are() -> None:
+    beamlets = BeamletGrid(
+        (5.0, 10.0), np.array([-1, 1], np.int32), np.array([2, 3], np.int32), np.array([0, 2])
+    )
+    one = fluence_map("1", beamlets, np.array([7.0, 9.0]))
+    np.testing.assert_array_equal(one.x_edges_mm, [-7.5, -2.5, 2.5, 7.5])
+    np.testing.assert_array_equal(one.y_edges_mm, [15.0, 25.0, 35.0])
+    np.testing.assert_array_equal(one.mu, [[7.0, np.nan, np.nan], [np.nan, np.nan, 9.0]])
+
+
+def test_fluence_of_many_beams_goes_to_several_figures_with_one_scale(made: _Made) -> None:
+    drawn = fluence_figures([*made.fluences, *made.fluences])
+    assert len(drawn) == 2
+    meshes = [axes.collections[0] for figure in drawn for axes in figure.axes if axes.get_title()]
+    assert len(meshes) == 14
+    assert {mesh.get_clim() for mesh in meshes} == {(0.0, 56.0)}
+    assert "Y of the collimator / mm" in [axes.get_ylabel() for axes in drawn[0].axes]
+    assert "fluence / MU per fraction" in [axes.get_ylabel() for axes in drawn[0].axes]
+    dark = fluence_map(
+        "dark", BeamletGrid((5.0, 5.0), *(np.zeros(1, np.int32),) * 2, np.array([0, 1])), np.zeros(1)
+    )
+    assert len(fluence_figures([dark])) == 1
+
+
+def _words(summary: PlanSummary) -> str:
+    page = page_of("plan.html.j2", summary, {"dvh": [], "dose": [], "fluence": []})
+    return " ".join(" ".join(_read(page).words).split())
+
+
+def test_a_small_target_is_reported_after_icru_91(made: _Made) -> None:
+    (index,) = made.summary.indices
+    near = NearExtremes(46.25, 51.25, "D35mm3")
+    small = made.summary.model_copy(update={"indices": (replace(index, volume_cc=1.5, near=near),)})
+    text = _words(small)
+    assert "The target is smaller than 2 cm³" in text
+    assert "46.25" in text
+
+
+def test_margins_and_overrides_of_the_study_are_told(made: _Made) -> None:
+    update = {
+        "made_structures": (
+            MadeStructure(name=TARGET, how="CTV + 5 mm in all directions"),
+            MadeStructure(name="ring", how="20 mm around the PTV"),
+        ),
+        "dose": made.summary.dose.model_copy(
+            update={"densities": ("density: 'implant' (1 cc) has relative electron density 3.735",)}
+        ),
+    }
+    text = _words(made.summary.model_copy(update=update))
+    implant = "'implant' (1 cc) has relative electron density 3.735"
+    for expected in ("CTV + 5 mm in all directions", "ring: 20 mm around the PTV", implant):
+        assert expected in text

@@ -54,7 +54,8 @@ def _summary(n: int = 3) -> FrontSummary:
         plans=tuple(_plan(i, tuple(map(float, v)), d) for i, (v, d) in enumerate(zip(values, dominated, strict=True))),
         provenance=ProvenanceSummary(
             nightbeam_version="0.1.0", code_digest="5f2c" * 16, store_digests={"influence": "ab12" * 16},
-            libraries={"numpy": "2.0"}, seeds={}, cpu_s={"dose": 80.0, "optimise": 300.0}, date="2025-01-01 12:00 UTC",
+            libraries={"numpy": "2.0"}, seeds={}, cpu_s={"dose": 80.0, "optimise": 300.0},
+            date="2025-01-01T12:00:00+00:00",
         ),
     )  # fmt: skip
 
