@@ -124,15 +124,16 @@ def part_doses(
             h = spacing_mm[axis]
             if below > 0.0 and above > 0.0:
                 up, down = (above - dose) / h, (dose - below) / h
-                g[axis] = 0.0
-                if up * down > 0.0:
-                    g[axis] = 0.5 * (up + down)
-                    least = 2.0 * min(abs(up), abs(down))
-                    if abs(g[axis]) > least:
-                        g[axis] = np.sign(up) * least
-                    else:
-                        r = moments[n, axis]
-                        mean += 0.5 * (up - down) / h * (moments[n, 3 + axis] + r * r)
+                least = 2.0 * min(abs(up), abs(down))
+                g[axis] = 0.5 * (up + down)
+                smooth = up * down < 0.0 or abs(g[axis]) <= least
+                if up * down <= 0.0:
+                    g[axis] = 0.0
+                elif not smooth:
+                    g[axis] = np.sign(up) * least
+                if smooth:
+                    r = moments[n, axis]
+                    mean += 0.5 * (up - down) / h * (moments[n, 3 + axis] + r * r)
             elif below > 0.0:
                 g[axis] = (dose - below) / h
             elif above > 0.0:
