@@ -39,8 +39,10 @@ def planes(grid: Grid, radii_at: dict[str, float], z_mm: F64) -> list[Contour]:
     ("spacing_mm", "planes_mm", "within"),
     # Planes close together: what the grid does. Planes on slices, as a person draws them: a plane stands for its slab
     # (midpoint rule), which is most of the error of a tube that only a few planes meet.
-    [(1.0, 0.5, 0.002), (2.0, 0.5, 0.002), (3.0, 0.5, 0.002), (5.0, 0.5, 0.002)]
-    + [(1.0, None, 0.004), (2.0, None, 0.013), (3.0, None, 0.025), (5.0, None, 0.07)],
+    [
+        *((spacing, 0.5, 0.002) for spacing in (1.0, 2.0, 3.0, 5.0)),
+        *((1.0, None, 0.004), (2.0, None, 0.013), (3.0, None, 0.025), (5.0, None, 0.07)),
+    ],
 )
 def test_volumes_of_balls_tori_and_nested_shapes(
     spacing_mm: float, planes_mm: float | None, within: float, offset: tuple[float, float, float]
