@@ -13,10 +13,10 @@ from tests.unit.engine.test_known_pairs import all_pairs
     [
         ((1.0, 1.0, 1.0), 0.1),
         ((2.0, 2.0, 2.0), 0.1),
-        ((3.0, 3.0, 3.0), 0.1),
-        ((1.0, 1.0, 3.0), 0.1),
-        ((4.0, 4.0, 4.0), 0.15),
-        ((5.0, 5.0, 5.0), 0.2),
+        ((3.0, 3.0, 3.0), 0.2),
+        ((1.0, 1.0, 3.0), 0.2),
+        ((4.0, 4.0, 4.0), 0.3),
+        ((5.0, 5.0, 5.0), 0.4),
     ],
 )
 def test_known_pairs(spacing_mm: tuple[float, float, float], within_percent: float) -> None:

