@@ -40,7 +40,8 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     _check_empty(study, case)
     _check_goals(study, case)
     density, density_notes = keep_density(run, study.case, case, table)
-    notes = (*_target_notes(study, case), *_hu_notes(case, table), *density_notes)
+    made_notes = (f"made structure '{m.name}' ({m.volume_cc:.3g} cc): {m.recipe}" for m in made)
+    notes = (*_target_notes(study, case), *_hu_notes(case, table), *density_notes, *made_notes)
     return CaseRef(case_digest, case, density, table.told, notes, made)
 
 
