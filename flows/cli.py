@@ -326,20 +326,27 @@ def check(study: Path | None, keys: bool) -> None:
 
     Leaves with status 0 if the file is good and 2 if it is not; every mistake is told with its line.
     """
+    from engine.phantoms import PHANTOMS
     from engine.physics.hu_table import load_hu_table
     from engine.spec.study import load_study
     from flows.keys import list_keys
+    from flows.reading import check_names
+    from flows.structures import check_made_names
 
     if keys:
         click.echo(list_keys())
     if study is not None:
         found = load_study(study)
         load_hu_table(found.case.hu_table, study.parent)
+        build = PHANTOMS.get(found.case.phantom or "")
+        if build is not None:
+            check_names(found, check_made_names(found, {s.name for s in build().structures}))
         n_scenario = len(found.scenarios.scenarios())
         n_beam = len(found.beams.gantry_deg) or f"the plan '{found.beams.from_plan}'s"
         click.echo(
             f"{study}: '{found.name}' is a good study ({n_beam} beams, {n_scenario} scenarios, "
-            f"{len(found.objectives)} objectives, {len(found.goals)} goals); structures are looked up when it is run"
+            f"{len(found.objectives)} objectives, {len(found.goals)} goals); "
+            + ("the phantom has all its structures" if build else "structures are looked up when it is run")
         )
     if study is None and not keys:
         raise click.UsageError("give a study file, or --keys")

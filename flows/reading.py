@@ -36,7 +36,8 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
         case = replace(case, name=study.case.imported)
     table = load_hu_table(study.case.hu_table, folder)
     case, made = make_structures(run, study, case)
-    _check_names(study, case)
+    check_names(study, {structure.name for structure in case.structures})
+    _check_empty(study, case)
     _check_goals(study, case)
     density, densities = keep_density(run, study.case, case, table)
     return CaseRef(
@@ -51,13 +52,22 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     )
 
 
-def _check_names(study: Study, case: Case) -> None:
-    known = {structure.name for structure in case.structures}
+def check_names(study: Study, known: set[str]) -> None:
+    """Refuse a study that names a structure which is neither in the case nor made.
+
+    Raises
+    ------
+    StudyError
+        With the key of the first mistake.
+    """
     for key, name in study.structure_names():
         if name not in known:
             raise StudyError(
                 f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})"
             )
+
+
+def _check_empty(study: Study, case: Case) -> None:
     for structure in (case.external, case.structure(study.prescription.target)):
         if not (structure.coverage > 0.0).any():
             raise CaseError(f"structure '{structure.name}' covers no voxel of the CT; check its contours")

@@ -30,7 +30,7 @@ def make_structures(run: Run, study: Study, case: Case) -> tuple[Case, tuple[Mad
     StudyError
         If a name is taken or unknown, or a structure comes out empty; the message names the key.
     """
-    check_made_names(study, case)
+    check_made_names(study, {structure.name for structure in case.structures})
     external = study.case.external
     if external is not None and any(s.name == external for s in case.structures):
         case = case.with_external(external)
@@ -50,15 +50,15 @@ def make_structures(run: Run, study: Study, case: Case) -> tuple[Case, tuple[Mad
     return case, tuple(made)
 
 
-def check_made_names(study: Study, case: Case) -> None:
-    """Refuse made structures whose name the case has already, or that are made from unknown ones.
+def check_made_names(study: Study, names: set[str]) -> set[str]:
+    """Return the names of a case and of all that is made; refuse those that are taken, and inputs that are unknown.
 
     Raises
     ------
     StudyError
         With the key of the first mistake.
     """
-    known = {structure.name for structure in case.structures}
+    known = set(names)
     for number, recipe in enumerate(study.structures):
         if recipe.name in known:
             raise StudyError(
@@ -71,6 +71,7 @@ def check_made_names(study: Study, case: Case) -> None:
                     f"(it has: {', '.join(sorted(known))})"
                 )
         known.add(recipe.name)
+    return known
 
 
 def _kept(run: Run, case: Case, recipe: Recipe) -> F32:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from engine.errors import CaseError
 from engine.evaluate.dvh import Dvh
 from engine.evaluate.subvoxel import part_doses, part_moments, spread_out
-from engine.model.arrays import F32, I64
+from engine.model.arrays import F32, I32, I64
 from engine.model.case import Structure, StructureKind
 from engine.model.grid import Grid
 
@@ -29,8 +29,9 @@ class Region:
         C-order index of every voxel, ascending; shape (n_voxel,).
     coverage
         Fraction of each voxel that lies inside, in (0, 1], same order and shape.
-    moments
-        Where in each voxel that part lies, shape (n_voxel, 9); see `engine.evaluate.subvoxel.part_moments`.
+    kind_of_part, moments
+        Where in each voxel that part lies: a row of ``moments``, shape (n_kind, 9), for each voxel; the first is that
+        of whole voxels. See `engine.evaluate.subvoxel.part_moments`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Region:
     spacing_mm_xyz: tuple[float, float, float]
     voxel: I64
     coverage: F32
+    kind_of_part: I32
     moments: F32
 
     @property
@@ -58,12 +60,13 @@ class Region:
             raise CaseError(
                 f"dose of shape {dose_gy.shape} is not on the grid {self.grid_shape_zyx} of '{self.name}'"
             )
-        flat = np.ascontiguousarray(dose_gy, dtype=np.float64).ravel()
+        flat = np.ascontiguousarray(dose_gy, dtype=np.float32).ravel()
         mean_gy, spread_gy = np.empty(self.voxel.size), np.empty(self.voxel.size)
         part_doses(
             flat,
             np.array(self.grid_shape_zyx),
             self.voxel,
+            self.kind_of_part,
             self.moments,
             np.array(self.spacing_mm_xyz),
             mean_gy,
@@ -86,13 +89,13 @@ def region_from_coverage(name: str, kind: StructureKind, grid: Grid, coverage: F
     flat = coverage.ravel()
     voxel = np.flatnonzero(flat > 0.0)
     spacing = np.array(grid.spacing_mm_xyz)
-    moments = np.zeros((voxel.size, 9), np.float32)
-    moments[:, 3:6] = spacing**2 / 12.0
     partly = np.flatnonzero(flat[voxel] < 1.0)
-    of_parts = np.empty((partly.size, 9), np.float32)
-    part_moments(np.ascontiguousarray(coverage, np.float32), voxel[partly], spacing, of_parts)
-    moments[partly] = of_parts
-    return Region(name, kind, grid.shape_zyx, grid.spacing_mm_xyz, voxel, flat[voxel], moments)
+    kind_of_part = np.zeros(voxel.size, np.int32)
+    kind_of_part[partly] = np.arange(1, partly.size + 1)
+    moments = np.zeros((partly.size + 1, 9), np.float32)
+    moments[0, 3:6] = spacing**2 / 12.0
+    part_moments(np.ascontiguousarray(coverage, np.float32), voxel[partly], spacing, moments[1:])
+    return Region(name, kind, grid.shape_zyx, grid.spacing_mm_xyz, voxel, flat[voxel], kind_of_part, moments)
 
 
 def regions_of(grid: Grid, structures: Iterable[Structure]) -> tuple[Region, ...]:
@@ -115,15 +118,9 @@ def remaining_volume(regions: Iterable[Region]) -> Region | None:
     for region in listed:
         if region.kind in ("TARGET", "ORGAN"):
             taken[region.voxel] = np.maximum(taken[region.voxel], region.coverage)
-    left = np.clip(body.coverage - taken[body.voxel], 0.0, 1.0)
-    kept = left > 0.0
-    if not kept.any():
+    left = np.zeros_like(taken)
+    left[body.voxel] = np.clip(body.coverage - taken[body.voxel], 0.0, 1.0)
+    if not left.any():
         return None
-    return Region(
-        "remaining volume at risk",
-        "OTHER",
-        body.grid_shape_zyx,
-        body.voxel_volume_mm3,
-        body.voxel[kept],
-        left[kept],
-    )
+    grid = Grid((0.0, 0.0, 0.0), body.spacing_mm_xyz, body.grid_shape_zyx)
+    return region_from_coverage("remaining volume at risk", "OTHER", grid, left.reshape(body.grid_shape_zyx))

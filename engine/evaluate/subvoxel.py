@@ -10,7 +10,7 @@ second order, its variance to first; the part then counts as some doses, evenly 
 import numpy as np
 
 from engine._jit import kernel
-from engine.model.arrays import F32, F64, I64
+from engine.model.arrays import F32, F64, I32, I64
 from engine.structures.surface import half_space_position, outward_normal
 
 _N_ACROSS = 8
@@ -89,7 +89,14 @@ def part_moments(coverage: F32, voxel: I64, spacing_mm: F64, moments: F32) -> No
 
 @kernel
 def part_doses(
-    dose_gy: F64, shape_zyx: I64, voxel: I64, moments: F32, spacing_mm: F64, mean_gy: F64, spread_gy: F64
+    dose_gy: F32,
+    shape_zyx: I64,
+    voxel: I64,
+    kind_of_part: I32,
+    moments: F32,
+    spacing_mm: F64,
+    mean_gy: F64,
+    spread_gy: F64,
 ) -> None:
     """Find mean and standard deviation of the dose in the covered part of every voxel.
 
@@ -103,8 +110,10 @@ def part_doses(
         Dose of all voxels of the grid, flat.
     shape_zyx
         Shape of the grid.
-    voxel, moments
-        As in `part_moments`.
+    voxel
+        C-order indices of voxels, shape (n,).
+    kind_of_part, moments
+        Row of ``moments`` for every voxel, shape (n,), and what `part_moments` found.
     spacing_mm
         Voxel edges along x, y, z.
     mean_gy, spread_gy
@@ -115,34 +124,38 @@ def part_doses(
     g = np.empty(3)
     for n in range(voxel.size):
         here = voxel[n]
-        dose = dose_gy[here]
+        dose = float(dose_gy[here])
+        part = kind_of_part[n]
         mean = dose
         for axis in range(3):
             at = (here // stride[axis]) % count[axis]
-            below = dose_gy[here - stride[axis]] if at > 0 else 0.0
-            above = dose_gy[here + stride[axis]] if at < count[axis] - 1 else 0.0
+            below = float(dose_gy[here - stride[axis]]) if at > 0 else 0.0
+            above = float(dose_gy[here + stride[axis]]) if at < count[axis] - 1 else 0.0
             h = spacing_mm[axis]
             if below > 0.0 and above > 0.0:
                 up, down = (above - dose) / h, (dose - below) / h
-                g[axis] = 0.0
-                if up * down > 0.0:
-                    g[axis] = 0.5 * (up + down)
-                    least = 2.0 * min(abs(up), abs(down))
-                    if abs(g[axis]) > least:
-                        g[axis] = np.sign(up) * least
-                    else:
-                        r = moments[n, axis]
-                        mean += 0.5 * (up - down) / h * (moments[n, 3 + axis] + r * r)
+                least = 2.0 * min(abs(up), abs(down))
+                g[axis] = 0.5 * (up + down)
+                smooth = up * down < 0.0 or abs(g[axis]) <= least
+                if up * down <= 0.0:
+                    g[axis] = 0.0
+                elif not smooth:
+                    g[axis] = np.sign(up) * least
+                if smooth:
+                    r = moments[part, axis]
+                    mean += 0.5 * (up - down) / h * (moments[part, 3 + axis] + r * r)
             elif below > 0.0:
                 g[axis] = (dose - below) / h
             elif above > 0.0:
                 g[axis] = (above - dose) / h
             else:
                 g[axis] = 0.0
-            mean += g[axis] * moments[n, axis]
+            mean += g[axis] * moments[part, axis]
         variance = (
-            g[0] * g[0] * moments[n, 3] + g[1] * g[1] * moments[n, 4] + g[2] * g[2] * moments[n, 5]
-        ) + 2.0 * (g[0] * g[1] * moments[n, 6] + g[0] * g[2] * moments[n, 7] + g[1] * g[2] * moments[n, 8])
+            g[0] * g[0] * moments[part, 3] + g[1] * g[1] * moments[part, 4] + g[2] * g[2] * moments[part, 5]
+        ) + 2.0 * (
+            g[0] * g[1] * moments[part, 6] + g[0] * g[2] * moments[part, 7] + g[1] * g[2] * moments[part, 8]
+        )
         if dose <= 0.0:
             mean, variance = dose, 0.0
         mean_gy[n] = max(mean, 0.0)
@@ -159,9 +172,9 @@ def spread_out(mean_gy: F64, spread_gy: F64, coverage: F32) -> tuple[F64, F64]:
     """
     step_gy = STEP_FRACTION * float(mean_gy.max(initial=0.0))
     width_gy = np.sqrt(12.0) * spread_gy  # of the even distribution with this standard deviation
-    if step_gy <= 0.0:
-        return mean_gy, coverage.astype(np.float64)
     most = min(_MOST_PARTS, max(1, _ENOUGH_PARTS // mean_gy.size))
+    if step_gy <= 0.0 or most == 1:
+        return mean_gy, coverage.astype(np.float64)
     n_part = np.clip(np.ceil(width_gy / step_gy), 1, most).astype(np.int64)
     voxel = np.repeat(np.arange(mean_gy.size), n_part)
     first = np.concatenate([[0], np.cumsum(n_part)[:-1]])
