@@ -7,6 +7,8 @@ from pathlib import Path
 from engine.errors import CaseError, StudyError
 from engine.phantoms import PHANTOMS, slabs
 from engine.spec.case import CaseSpec
+from engine.spec.names import NamesSpec
+from flows.naming import rename
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import read_case_with_reference
@@ -45,8 +47,12 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     return len(list(folder.glob("*.dcm")))
 
 
-def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | None) -> str:
+def import_dicom(
+    run: Run, folder: Path, series_uid: str | None, name: str | None, names: NamesSpec | None = None
+) -> str:
     """Read a DICOM folder into the store and return the case's digest; the same files are read only once.
+
+    With ``names``, structures get other names on the way.
 
     Raises
     ------
@@ -64,12 +70,15 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
         "name": name,
         "code": digest_of_code(_READ_CODE),
     }
+    if names is not None:
+        made_from["names"] = names.model_dump(mode="json")
     key = digest_of(made_from)
-    found = _imported(run, key)
+    found = imported_before(run, key)
     if found is not None:
         return found
     with run.reporter.stage("read", len(files), "files") as steps:
         case, ct = read_case_with_reference(folder, series_uid, name=name)
+        case = rename(case, names)
         digest = write_case(run.store, case, provenance(made_from, 0.0))
         write_reference(run.store, digest, ct)
         run.store.write_record(IMPORT, key, {"case": digest})
@@ -84,7 +93,7 @@ def is_whole(run: Run, digest: str) -> bool:
     return run.store.has_arrays(KIND, digest) and run.store.has_record(REFERENCE, digest)
 
 
-def _imported(run: Run, key: str) -> str | None:
+def imported_before(run: Run, key: str) -> str | None:
     """Return the digest of the case that an earlier import with the same key made, if it is still whole."""
     if not run.store.has_record(IMPORT, key):
         return None
@@ -118,7 +127,7 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
         return digest
     phantom = str(spec.phantom)
     key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
-    found = _imported(run, key)
+    found = imported_before(run, key)
     if found is not None:
         return found
     run.expect_computing()

@@ -207,40 +207,44 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 
 
 @main.command("import", epilog=EPILOG)
-@click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
 @STORE
-@click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
+@click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series or file]')
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
+@click.option(
+    "--structures", multiple=True, type=click.Path(exists=True, path_type=Path), metavar="FILE|FOLDER",
+    help="For a CT file: a mask, a label map or a .seg.nrrd, or a folder of them; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--position", type=click.Choice(["HFS", "HFP", "FFS", "FFP"]),
+    help="How the patient lies, for files that do not say it.",
+)  # fmt: skip
+@click.option(
+    "--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Give structures other names and kinds, as this file says.",
+)  # fmt: skip
+@click.option(
+    "--write-names", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Write the proposed TG-263 names into a file for --names, to be checked and edited.",
+)  # fmt: skip
 @QUIET
 @clear_errors
-def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
-    """Read a CT series and its structure set from a DICOM folder into the store."""
-    from engine.model.case import Case
-    from flows.cases import NAME, import_dicom
-    from flows.progress import Reporter
-    from flows.recovery import until_whole
-    from flows.run import Run
-    from storage.cases import read_case
-    from storage.store import Store
+def import_case(
+    source: Path, store: Path, name: str | None, series_uid: str | None, structures: tuple[Path, ...],
+    position: Any, names: Path | None, write_names: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Read a patient into the store, from DICOM or from a file of voxels.
 
-    with Run(Store(store), Reporter(quiet)) as run:
+    SOURCE is a folder with a DICOM CT series and its structure set, an .npz case, or a CT as .nrrd, .nhdr, .nii,
+    .nii.gz, .mha or .mhd with its structures in further files (docs/volumes.md):
 
-        def read_in() -> tuple[str, Case]:
-            found = import_dicom(run, dicom_dir, series_uid, name)
-            return found, read_case(run.store, found)
+    \b
+      nightbeam import DICOM_DIR --name head
+      nightbeam import CT.nii.gz --structures MASKS_DIR --position HFS --name head
+    """
+    from flows.import_case import import_source
 
-        digest, case = until_whole(run, read_in)
-        # The same files may have been imported before, under another name: this one counts, too.
-        label = name or case.name
-        run.store.write_record(NAME, label, {"case": digest})
-    if not quiet:
-        nz, ny, nx = case.grid.shape_zyx
-        click.echo(
-            f"case '{label}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}"
-        )
-        for structure in case.structures:
-            volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
-            click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
+    import_source(source, store, name, series_uid, structures, position, names, write_names, quiet)
 
 
 @main.command(epilog=EPILOG)

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.dose.photon_pencil_beam import PhotonPencilBeam
 from engine.errors import CaseError
-from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets
+from engine.geometry.beamlets import centre_of_mass_mm, place_beamlets, united
 from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import grid_over
 from engine.model.beam import Beam
@@ -39,7 +39,7 @@ def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
 def place(run: Run, study: Study, reference: CaseRef) -> Placement:
     """Put beams and beamlets on the target, and dose grids over the body."""
     case = reference.case
-    target = case.structure(study.prescription.target)
+    target = united(case, (study.prescription.target, *study.beams.also_cover))
     isocentre = study.beams.isocentre_mm or centre_of_mass_mm(target, case.grid)
     machine = MACHINES[study.beams.machine]
     beams, beamlets = [], []
@@ -47,7 +47,7 @@ def place(run: Run, study: Study, reference: CaseRef) -> Placement:
         beam = Beam(f"{number} G{gantry:g} T{couch:g}", gantry, couch, collimator, isocentre, machine.sad_mm)
         beams.append(beam)
         size = (study.beams.beamlet_mm, study.beams.beamlet_mm)
-        beamlets.append(place_beamlets(case, target.name, beam, size, study.beams.margin_mm))
+        beamlets.append(place_beamlets(case, target, beam, size, study.beams.margin_mm))
         reach_mm = max(float(np.abs(centre).max()) for centre in beamlets[-1].centres_mm()) + 0.5 * max(size)
         if reach_mm > 0.5 * machine.largest_field_mm:
             raise CaseError(
