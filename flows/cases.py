@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.errors import CaseError, StudyError
 from engine.phantoms import PHANTOMS, slabs
@@ -64,7 +65,7 @@ def import_dicom(
             f"{folder} is not a folder; give the folder that holds the CT series and its structure set"
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
-    made_from = {
+    made_from: dict[str, Any] = {
         "files": digest_of_files(files),
         "series_uid": series_uid,
         "name": name,

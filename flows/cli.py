@@ -209,7 +209,9 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @main.command("import", epilog=EPILOG)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @STORE
-@click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series or file]')
+@click.option(
+    "--name", help='Name for study files: imported = "NAME".  [default: made from the series or file]'
+)
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
 @click.option(
     "--structures", multiple=True, type=click.Path(exists=True, path_type=Path), metavar="FILE|FOLDER",

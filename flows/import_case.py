@@ -74,5 +74,7 @@ def _tell(case: Case, label: str) -> None:
     for structure in case.structures:
         volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
         found = propose(structure.name)
-        proposal = "" if found is None or found.name == structure.name else f"   TG-263: {found.name}{found.doubt}"
+        proposal = (
+            "" if found is None or found.name == structure.name else f"   TG-263: {found.name}{found.doubt}"
+        )
         click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc{proposal}")

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from engine.model.case import StructureKind
-from engine.nomenclature.standard import SIDE, is_standard, kind_of_standard, reverse_names, standard_names
 from engine.nomenclature.spelling import nearest
+from engine.nomenclature.standard import SIDE, is_standard, kind_of_standard, reverse_names, standard_names
 from engine.nomenclature.targets import propose_target
 
 _SYNONYMS = Path(__file__).with_name("synonyms.csv")
@@ -18,12 +18,16 @@ _SIDES = {
     **dict.fromkeys(("l", "lt", "lft", "left", "li", "links", "gauche"), "L"),
     **dict.fromkeys(("r", "rt", "rgt", "right", "re", "rechts", "droit", "droite"), "R"),
 }
-_FRENCH_SIDES = {"g": "L", "d": "R"}
+_FRENCH_SIDES = {
+    **dict.fromkeys(("g", "gch", "gche", "ghe"), "L"),
+    **dict.fromkeys(("d", "dt", "dte"), "R"),
+}
 _BOTH = {"both", "bilateral", "bilat", "bil"}
 _GENERIC = {"spc", "musc", "ln", "vb", "strct", "tendon", "valve", "eval", "idl", "edema", "leads", "boost"}
 """Standard words that clinics use for something else, or that say too little, when in other letters."""
 _LEAST_RUN_ON = 3
-_LEAST_SPELT = 6
+_LEAST_SPELT = 7
+_SHORT_PART = 3
 _MINUS_TARGET = re.compile(r"(?P<organ>.*[^-\s])\s*-\s*(?P<target>[GCIP]TV)s?", re.IGNORECASE)
 _LIKE_TARGET = re.compile(r"(?:I?[GC]TV|[IP]TV)(?!.*(?:ring|avoid|shell|block))", re.IGNORECASE)
 _PRV = re.compile(r"[\s_+-]*PRV[\s_]*(?P<mm>\d{1,2})?\s*(?:mm)?", re.IGNORECASE)
@@ -104,6 +108,11 @@ def _organ(name: str) -> tuple[str, bool] | None:
     found = _families().get(whole, {}).get("") if whole not in _GENERIC or whole in _synonyms() else None
     if found is not None:
         return found, True
+    # First at the ends: the first L of LN_AX_L3_L is no side.
+    for word, others in ((words[-1], words[:-1]), (words[0], words[1:])):
+        found = _families().get("".join(others), {}).get(_SIDES.get(word, "none"))
+        if found is not None:
+            return found, True
     sides = [_SIDES[word] for word in words if word in _SIDES]
     rest = "".join(word for word in words if word not in _SIDES)
     if len(sides) == 1:
@@ -155,12 +164,23 @@ def _run_on(whole: str) -> tuple[str, bool] | None:
 
 def _spelt(core: str, side: str, words: list[str]) -> tuple[str, bool] | None:
     """Return the organ of the one family that is spelt almost so; short words and stray letters are not guessed."""
-    if len(core) < _LEAST_SPELT or not core.isalpha() or min(map(len, words)) < 3:
+    if core in _families() or not core.isalpha() or min(map(len, words), default=0) < 3:
         return None
-    candidates = {key: family[side] for key, family in _families().items() if side in family and key.isalpha()}
-    near = nearest(core, [key for key in candidates if len(key) >= _LEAST_SPELT])
-    found = {candidates[key] for key in near}
+    found = {_families()[key][side] for key in nearest(core, _spellable(side))}
     return (found.pop(), False) if len(found) == 1 else None
+
+
+@cache
+def _spellable(side: str) -> tuple[str, ...]:
+    """Return the longer words that have a side; not those with a short part, as in Esophagus_S or Spc_Bowel."""
+    return tuple(
+        key
+        for key, family in _families().items()
+        if side in family
+        and key.isalpha()
+        and len(key) >= _LEAST_SPELT
+        and min(map(len, SIDE.sub("", family[side]).split("_"))) > _SHORT_PART
+    )
 
 
 def _words(name: str) -> list[str]:

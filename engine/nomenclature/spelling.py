@@ -26,12 +26,13 @@ def distance(one: str, other: str) -> int:
 def nearest(word: str, known: Iterable[str]) -> list[str]:
     """Return the known words with the fewest wrong letters: one at most, two in words of nine letters and more.
 
-    The first letter has to be right: the axilla is not a maxilla. A plural is another word: a breast is not the breasts.
+    The first letter has to be right: the axilla is not a maxilla. A plural is another word: a breast is not the
+    breasts. So is a word with more letters behind it: they may be somebody's initials, or a second organ's.
     """
     allowed = 2 if len(word) >= _LONG else 1
     by_distance: dict[int, list[str]] = {}
     for candidate in known:
-        if word in (f"{candidate}s", candidate.removesuffix("s")):
+        if word.startswith(candidate) or f"{word}s" == candidate:
             continue
         if candidate[0] == word[0] and abs(len(candidate) - len(word)) <= allowed:
             by_distance.setdefault(distance(word, candidate), []).append(candidate)

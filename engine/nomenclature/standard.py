@@ -1,4 +1,4 @@
-"""The standard names of structures after AAPM TG-263 (Mayo et al., Int. J. Radiat. Oncol. Biol. Phys. 100 (2018) 1057)."""
+"""Standard names of structures after AAPM TG-263 (Mayo et al., Int. J. Radiat. Oncol. Biol. Phys. 100 (2018) 1057)."""
 
 import csv
 import re
@@ -47,10 +47,17 @@ def is_standard(name: str) -> bool:
     plain = name.partition("^")[0].replace("~", "")
     if plain in standard_names() or TARGET.fullmatch(plain):
         return True
-    if _PRV.search(plain):
-        return _PRV.sub("", plain) in standard_names()
+    margin = _PRV.search(plain)
+    if margin:
+        # The side comes last: Lens_PRV_L.
+        before = plain[: margin.start()]
+        return not SIDE.search(before) and before + plain[margin.end() :] in standard_names()
     organ, minus, other = plain.partition("-")
-    return bool(minus) and organ in standard_names() and bool(other in standard_names() or TARGET.fullmatch(other))
+    return (
+        bool(minus)
+        and organ in standard_names()
+        and bool(other in standard_names() or TARGET.fullmatch(other))
+    )
 
 
 def kind_of_standard(name: str) -> StructureKind:

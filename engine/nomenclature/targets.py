@@ -10,14 +10,14 @@ _CLASSIFIERS = {
 }
 _RELATIVE = {"high": "High", "mid": "Mid", "low": "Low"}
 _GY = (20.0, 90.0)
-_CGY = (1000.0, 9000.0)
+_LEAST_CGY = 1000.0
 
 
 def propose_target(name: str) -> str | None:
     """Return the standard name of a target, or None if a part of its name is not understood.
 
     Numbers from 20 to 90 are doses in Gy, from 1000 to 9000 in cGy, and whole ones up to 9 count targets; with a unit
-    behind it any number is a dose.
+    behind it any number up to 90 Gy is a dose.
     """
     begin = _BEGIN.match(name)
     if begin is None or set(name) & set("+&/^~!-,"):
@@ -44,6 +44,7 @@ def _dose_cgy(value: float, unit: str) -> int | None:
     """Return a dose in cGy if the number can only be one."""
     if unit == "gy" or (not unit and _GY[0] <= value <= _GY[1]):
         value *= 100.0
-    elif unit != "cgy" and not (_CGY[0] <= value <= _CGY[1]):
+    elif unit != "cgy" and value < _LEAST_CGY:
         return None
-    return round(value)
+    # More than that is a number of a target run into its dose: PTV154Gy.
+    return round(value) if value <= 100.0 * _GY[1] else None

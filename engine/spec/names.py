@@ -13,7 +13,9 @@ class Rename(Spec):
     """What a structure becomes."""
 
     name: str = Field(min_length=1, max_length=64, description="the new name; the same as before keeps it")
-    kind: StructureKind | None = Field(None, description="EXTERNAL, TARGET, ORGAN or OTHER; as it was if absent")
+    kind: StructureKind | None = Field(
+        None, description="EXTERNAL, TARGET, ORGAN or OTHER; as it was if absent"
+    )
 
 
 class NamesSpec(Spec):

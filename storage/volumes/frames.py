@@ -1,12 +1,14 @@
 """Images as SimpleITK reads them, on grids along the axes of patient coordinates."""
 
+import gzip
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 
 from engine.errors import VolumeError
 from engine.model.arrays import F32
@@ -16,6 +18,7 @@ IMAGE_ENDINGS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _STRAIGHT_MM = 0.02
 """How far the corner of an image may lie from where straight axes would put it; headers hold rounded numbers."""
 _SAME_FRAME_MM = 0.5
+_NIFTI_1, _NIFTI_2 = 348, 540  # sizes of the headers, with which they begin
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def read_image(path: Path) -> Any:
         If the file cannot be read, has other dimensions, or does not say how its axes lie in the patient.
     """
     try:
-        image = sitk.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise VolumeError(
@@ -54,9 +57,15 @@ def read_image(path: Path) -> Any:
             "sort; write it again"
         ) from error
     if image.GetDimension() != 3 or min(image.GetSize()) < 1:
-        raise VolumeError(f"'{path.name}' has {image.GetDimension()} dimensions of size {image.GetSize()}; it needs three")
+        raise VolumeError(
+            f"'{path.name}' has {image.GetDimension()} dimensions of size {image.GetSize()}; it needs three"
+        )
     _require_axes(image, path)
-    return sitk.DICOMOrient(image, "LPS")
+    straight = SimpleITK.DICOMOrient(image, "LPS")
+    for key in image.GetMetaDataKeys():
+        if key.startswith("Segment"):
+            straight.SetMetaData(key, image.GetMetaData(key))
+    return straight
 
 
 def _require_axes(image: Any, path: Path) -> None:
@@ -73,13 +82,13 @@ def _require_axes(image: Any, path: Path) -> None:
             _require_one_frame(image, path)
     if silent:
         raise VolumeError(
-            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no 'space', NIfTI: both form codes 0): left "
-            "and right would be a guess; write it with its directions"
+            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no 'space', NIfTI: both form codes 0): "
+            "left and right would be a guess; write it with its directions"
         )
 
 
 def _require_one_frame(image: Any, path: Path) -> None:
-    """Refuse a NIfTI file whose two ways of saying where it lies contradict each other: programs differ in their choice."""
+    """Refuse a NIfTI file whose two ways of saying where it lies contradict each other: programs choose differently."""
 
     def numbers(*keys: str) -> list[float]:
         return [float(text) for key in keys for text in image.GetMetaData(key).split()]
@@ -94,8 +103,8 @@ def _require_one_frame(image: Any, path: Path) -> None:
             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
         ]
     )
-    qfac, *spacing_mm = numbers("pixdim[0]", "pixdim[1]", "pixdim[2]", "pixdim[3]")
-    spacing_mm[2] *= -1.0 if qfac < 0.0 else 1.0
+    spacing_mm = numbers("pixdim[1]", "pixdim[2]", "pixdim[3]")
+    spacing_mm[2] *= -1.0 if _is_left_handed(path) else 1.0
     offset_mm = numbers("qoffset_x", "qoffset_y", "qoffset_z")
     qform = np.column_stack([turn * spacing_mm, offset_mm])
     end = np.array([*image.GetSize(), 1.0])
@@ -104,6 +113,15 @@ def _require_one_frame(image: Any, path: Path) -> None:
         raise VolumeError(
             f"'{path.name}': its qform and sform put the image up to {apart_mm:.1f} mm apart; write it with one of them"
         )
+
+
+def _is_left_handed(path: Path) -> bool:
+    """Return whether pixdim[0] of a NIfTI file is negative, that is, the third axis is flipped (SimpleITK hides it)."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        header = stream.read(112)
+    order = "<" if struct.unpack("<i", header[:4])[0] in (_NIFTI_1, _NIFTI_2) else ">"
+    form, begin = ("f", 76) if struct.unpack(f"{order}i", header[:4])[0] == _NIFTI_1 else ("d", 104)
+    return bool(struct.unpack_from(f"{order}{form}", header, begin)[0] < 0.0)
 
 
 def turn_deg(image: Any) -> float:
@@ -124,7 +142,7 @@ def straight_volume(image: Any) -> Volume:
     x_mm, y_mm, z_mm = image.GetOrigin()
     dx_mm, dy_mm, dz_mm = image.GetSpacing()
     nx, ny, nz = image.GetSize()
-    array = sitk.GetArrayFromImage(image)
+    array = SimpleITK.GetArrayFromImage(image)
     n_layer = image.GetNumberOfComponentsPerPixel()
     layers = (array,) if n_layer == 1 else tuple(array[..., layer] for layer in range(n_layer))
     return Volume(Grid((x_mm, y_mm, z_mm), (dx_mm, dy_mm, dz_mm), (nz, ny, nx)), layers)
@@ -143,18 +161,20 @@ def straightened(image: Any, outside: float) -> Any:
     size = np.array(image.GetSize())
     corners = np.array(
         [
-            image.TransformContinuousIndexToPhysicalPoint([float(i * (n - 1)) for i, n in zip(which, size, strict=True)])
+            image.TransformContinuousIndexToPhysicalPoint(
+                [float(i * (n - 1)) for i, n in zip(which, size, strict=True)]
+            )
             for which in np.ndindex(2, 2, 2)
         ]
     )
     spacing_mm = np.array(image.GetSpacing())
     low_mm, high_mm = corners.min(axis=0), corners.max(axis=0)
     count = np.ceil((high_mm - low_mm) / spacing_mm - 1e-6).astype(int) + 1
-    return sitk.Resample(
-        sitk.Cast(image, sitk.sitkFloat32),
+    return SimpleITK.Resample(
+        SimpleITK.Cast(image, SimpleITK.sitkFloat32),
         [int(n) for n in count],
-        sitk.Transform(),
-        sitk.sitkLinear,
+        SimpleITK.Transform(),
+        SimpleITK.sitkLinear,
         [float(v) for v in low_mm],
         [float(v) for v in spacing_mm],
         np.eye(3).ravel().tolist(),
@@ -165,17 +185,17 @@ def straightened(image: Any, outside: float) -> Any:
 def onto(image: Any, grid: Grid) -> F32:
     """Return an image of one component interpolated linearly at the voxel centres of a grid; 0 outside of it."""
     nz, ny, nx = grid.shape_zyx
-    resampled = sitk.Resample(
-        sitk.Cast(image, sitk.sitkFloat32),
+    resampled = SimpleITK.Resample(
+        SimpleITK.Cast(image, SimpleITK.sitkFloat32),
         [nx, ny, nz],
-        sitk.Transform(),
-        sitk.sitkLinear,
+        SimpleITK.Transform(),
+        SimpleITK.sitkLinear,
         list(grid.origin_mm_xyz),
         list(grid.spacing_mm_xyz),
         np.eye(3).ravel().tolist(),
         0.0,
     )
-    return np.asarray(sitk.GetArrayFromImage(resampled), dtype=np.float32)
+    return np.asarray(SimpleITK.GetArrayFromImage(resampled), dtype=np.float32)
 
 
 def data_file(path: Path) -> Path | None:
@@ -195,8 +215,8 @@ def data_file(path: Path) -> Path | None:
             file = path.parent / value.strip()
             if value.strip().upper().startswith(("LIST", "LOCAL")) or "%" in value or not file.is_file():
                 raise VolumeError(
-                    f"'{path.name}' says its numbers are in '{value.strip()}' (one file beside it is needed); write the "
-                    "image as a single file"
+                    f"'{path.name}' says its numbers are in '{value.strip()}' (one file beside it is needed); write "
+                    "the image as a single file"
                 )
             return file
     raise VolumeError(f"'{path.name}' names no data file; write the image as a single file")

@@ -71,7 +71,9 @@ def _likely(low: float, high: float) -> str:
     return "They look windowed or of another modality: write the original numbers of the planning CT"
 
 
-def _require_bone(values: F32, air: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], high: float, file_name: str) -> None:
+def _require_bone(
+    values: F32, air: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], high: float, file_name: str
+) -> None:
     """Refuse a CT that was clipped below the density of bone."""
     if high >= _LOWEST_CEILING_HU:
         return

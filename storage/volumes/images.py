@@ -59,14 +59,16 @@ def read_volume_case(
         )
     notes = list(position_notes)
     # Before interpolation, which would hide that a CT was clipped.
-    values, hu_notes = require_hounsfield(np.asarray(straight_volume(image).layers[0], dtype=np.float32), ct.name)
+    values, hu_notes = require_hounsfield(
+        np.asarray(straight_volume(image).layers[0], dtype=np.float32), ct.name
+    )
     notes += hu_notes
     if is_straight(image):
         grid = straight_volume(image).grid
     else:
         notes.append(
-            f"the CT's axes are turned by {turn_deg(image):.1f}° against the patient's; it was interpolated onto straight "
-            f"ones, with {LOWEST_HU:.0f} HU where there was none"
+            f"the CT's axes are turned by {turn_deg(image):.1f}° against the patient's; it was interpolated onto "
+            f"straight ones, with {LOWEST_HU:.0f} HU where there was none"
         )
         volume = straight_volume(straightened(image, LOWEST_HU))
         grid, values = volume.grid, np.maximum(volume.layers[0].astype(np.float32), np.float32(LOWEST_HU))
@@ -80,7 +82,9 @@ def _structures(regions: Sequence[Region]) -> tuple[tuple[Structure, ...], tuple
     names = [region.name for region in regions]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise VolumeError(f"structures {doubled} occur more than once in these files; rename or leave out some")
+        raise VolumeError(
+            f"structures {doubled} occur more than once in these files; rename or leave out some"
+        )
     notes: list[str] = []
     kept: list[Structure] = []
     outline = _outline(names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK
 
 from engine.errors import VolumeError
 from engine.geometry.resample import average_onto
@@ -61,24 +61,19 @@ def read_regions(path: Path, grid: Grid) -> list[Region]:
     """
     image = read_image(path)
     labels = _slicer_labels(image) or _table_labels(path)
-    layers = [sitk.VectorIndexSelectionCast(image, i) for i in range(image.GetNumberOfComponentsPerPixel())]
-    if len(layers) == 1 and image.GetNumberOfComponentsPerPixel() == 1 and image.GetPixelIDValue() < sitk.sitkVectorUInt8:
-        layers = [image]
+    n_layer = image.GetNumberOfComponentsPerPixel()
+    layers = [image]
+    if n_layer > 1:
+        layers = [SimpleITK.VectorIndexSelectionCast(image, layer) for layer in range(n_layer)]
     if labels:
         _check_labels(labels, layers, path)
     else:
         if len(layers) > 1:
-            raise VolumeError(f"'{path.name}' has {len(layers)} numbers a voxel and no names of segments; it is no mask")
+            raise VolumeError(
+                f"'{path.name}' has {len(layers)} numbers a voxel and no names of segments; it is no mask"
+            )
         labels = [_Label(stem(path), 0, None)]
-    regions = []
-    for label in labels:
-        of_label = _mask(layers[label.layer], label, path)
-        coverage, notes = _coverage(of_label, grid)
-        if label.value is None or float(coverage.max(initial=0.0)) > 0.0:
-            regions.append(Region(label.name, coverage, notes))
-        else:
-            regions.append(Region(label.name, coverage, (*notes, f"label {label.value} occurs nowhere")))
-    return regions
+    return [Region(label.name, *_coverage(_mask(layers[label.layer], label, path), grid)) for label in labels]
 
 
 def stem(path: Path) -> str:
@@ -103,7 +98,10 @@ def _slicer_labels(image: Any) -> list[_Label]:
         if segment:
             value, layer = (
                 int(image.GetMetaData(other)) if other in keys else default
-                for other, default in ((f"Segment{segment[1]}_LabelValue", 1), (f"Segment{segment[1]}_Layer", 0))
+                for other, default in (
+                    (f"Segment{segment[1]}_LabelValue", 1),
+                    (f"Segment{segment[1]}_Layer", 0),
+                )
             )
             found.append(_Label(image.GetMetaData(key).strip(), layer, value))
     return found
@@ -118,7 +116,14 @@ def _table_labels(path: Path) -> list[_Label]:
         held = tomllib.loads(table.read_text(encoding="utf-8"))
         labels = held["labels"]
         found = [_Label(str(name), 0, int(value)) for value, name in labels.items() if isinstance(name, str)]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, ValueError, AttributeError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        tomllib.TOMLDecodeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise VolumeError(f"'{table.name}' is no table of names ({error}); {_TABLE}") from error
     if len(found) != len(labels) or set(held) != {"labels"} or not found:
         raise VolumeError(f"'{table.name}' is no table of names; {_TABLE}")
@@ -144,27 +149,29 @@ def _check_labels(labels: list[_Label], layers: list[Any], path: Path) -> None:
 
 def _values(image: Any, path: Path) -> npt.NDArray[Any]:
     """Return the different numbers of an image; more than a label map can have are refused."""
-    values = np.unique(sitk.GetArrayViewFromImage(image))
+    values = np.unique(SimpleITK.GetArrayViewFromImage(image))
     if values.size > _MOST_LABELS or not np.isfinite(values).all():
-        raise VolumeError(f"'{path.name}' holds {values.size} different numbers; it is neither a mask nor a label map")
+        raise VolumeError(
+            f"'{path.name}' holds {values.size} different numbers; it is neither a mask nor a label map"
+        )
     return values
 
 
 def _mask(image: Any, label: _Label, path: Path) -> Any:
     """Return an image of numbers from 0 to 1."""
     if label.value is not None:
-        return sitk.Cast(image == float(label.value), sitk.sitkFloat32)
-    array = sitk.GetArrayViewFromImage(image)
+        return SimpleITK.Cast(image == float(label.value), SimpleITK.sitkFloat32)
+    array = SimpleITK.GetArrayViewFromImage(image)
     low, high = float(array.min()), float(array.max())
-    if array.dtype.kind == "f" and 0.0 <= low and high <= 1.0:
-        return sitk.Cast(image, sitk.sitkFloat32)
+    if array.dtype.kind == "f" and low >= 0.0 and high <= 1.0:
+        return SimpleITK.Cast(image, SimpleITK.sitkFloat32)
     values = _values(image, path)
     if low < 0.0 or not np.isfinite(high) or values.size > 2 or (values.size == 2 and low != 0.0):
         raise VolumeError(
-            f"'{path.name}' holds {values.size} different numbers from {low:g} to {high:g}: a mask has 0 outside and one "
-            f"number inside. If it is a label map, name its labels in '{table_beside(path).name}' beside it: {_TABLE}"
+            f"'{path.name}' holds {values.size} different numbers from {low:g} to {high:g}: a mask has 0 outside and "
+            f"one number inside. For a label map, put '{table_beside(path).name}' with its names beside it: {_TABLE}"
         )
-    return sitk.Cast(image > 0.0, sitk.sitkFloat32)
+    return SimpleITK.Cast(image > 0.0, SimpleITK.sitkFloat32)
 
 
 def _coverage(mask: Any, grid: Grid) -> tuple[F32, tuple[str, ...]]:

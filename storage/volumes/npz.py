@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
     held = _load(path)
     absent = [key for key in REQUIRED if key not in held]
     if absent:
-        raise VolumeError(f"'{path.name}' has no {' and no '.join(absent)}; see docs/volumes.md for the format")
+        raise VolumeError(
+            f"'{path.name}' has no {' and no '.join(absent)}; see docs/volumes.md for the format"
+        )
     ct_hu, notes = _ct(held["ct_hu"], path)
     try:
         grid = _grid(held, ct_hu.shape, path)
@@ -79,13 +82,14 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Return all arrays; those with Python objects inside could run code and are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise VolumeError(f"'{path.name}' is a single array (an npz archive is needed)")
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, VolumeError):
-            raise
+    except VolumeError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise VolumeError(
             f"'{path.name}' cannot be read ({error}): damaged, or no npz archive of plain arrays; write it again"
         ) from error
@@ -161,7 +165,9 @@ def _structures(
                 f"{grid.n_voxel} voxels it must have shape {shape} (see docs/volumes.md)"
             )
     if bits.dtype != np.uint8:
-        raise VolumeError(f"'{path.name}': mask_bits is {bits.dtype.name} (it must be uint8, from np.packbits)")
+        raise VolumeError(
+            f"'{path.name}': mask_bits is {bits.dtype.name} (it must be uint8, from np.packbits)"
+        )
     _check_names(names.tolist(), path)
     structures: list[Structure] = []
     notes: list[str] = []
@@ -193,7 +199,9 @@ def _check_names(names: list[str], path: Path) -> None:
         raise VolumeError(f"'{path.name}': a structure has no name; name every one")
 
 
-def _check_external(held: dict[str, npt.NDArray[Any]], names: list[str], types: list[str], path: Path) -> None:
+def _check_external(
+    held: dict[str, npt.NDArray[Any]], names: list[str], types: list[str], path: Path
+) -> None:
     """Refuse more than one body outline, and flags that contradict the types."""
     outlines = [name for name, type_ in zip(names, types, strict=True) if type_ == "EXTERNAL"]
     if len(outlines) > 1:

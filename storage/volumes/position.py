@@ -30,8 +30,8 @@ def position_of(
     if stated is None:
         if given is None:
             raise VolumeError(
-                f"'{file_name}' does not say how the patient lies: give --position, one of {', '.join(POSITIONS)}; beams "
-                "would come from elsewhere if it were guessed"
+                f"'{file_name}' does not say how the patient lies: give --position, one of {', '.join(POSITIONS)}; "
+                "beams would come from elsewhere if it were guessed"
             )
         return given, (f"the patient position {given} is not in the file; it was given with the import",)
     word, _, rest = str(stated).strip().partition(" ")
