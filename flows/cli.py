@@ -210,7 +210,7 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @STORE
 @click.option(
-    "--name", help='Name for study files: imported = "NAME".  [default: made from the series or file]'
+    "--name", help='Name for study files: imported = "NAME".  [default: made from the series or CT]'
 )
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
 @click.option(

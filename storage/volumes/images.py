@@ -17,7 +17,8 @@ from storage.volumes.frames import (
     turn_deg,
 )
 from storage.volumes.hounsfield import LOWEST_HU, require_hounsfield
-from storage.volumes.masks import Region, read_regions, stem
+from storage.volumes.label import label_of
+from storage.volumes.masks import Region, read_regions
 from storage.volumes.position import position_of
 
 
@@ -38,7 +39,7 @@ def read_volume_case(
     position
         Patient position: these files never say it.
     name
-        Label of the case; without it, the CT file's name without its ending.
+        Label of the case; without it, one is made from the CT's numbers.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def read_volume_case(
         grid, values = volume.grid, np.maximum(volume.layers[0].astype(np.float32), np.float32(LOWEST_HU))
     regions = [region for path in structures for region in read_regions(path, grid)]
     kept, structure_notes = _structures(regions)
-    return Case(name or stem(ct), grid, values, kept, place, notes=(*notes, *structure_notes))
+    return Case(name or label_of(values), grid, values, kept, place, notes=(*notes, *structure_notes))
 
 
 def _structures(regions: Sequence[Region]) -> tuple[tuple[Structure, ...], tuple[str, ...]]:

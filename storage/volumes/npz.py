@@ -14,6 +14,7 @@ from engine.model.arrays import F32
 from engine.model.case import Case, PatientPosition, Structure, StructureKind
 from engine.model.grid import Grid
 from storage.volumes.hounsfield import require_hounsfield
+from storage.volumes.label import label_of
 from storage.volumes.position import position_of
 
 KINDS: dict[str, StructureKind] = {
@@ -46,7 +47,7 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
     path
         The archive.
     name
-        Label of the case; without it, the file's name without its ending.
+        Label of the case; without it, one is made from the CT's numbers.
     position
         Patient position, for files that do not say it in ``meta_json``.
 
@@ -70,7 +71,7 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
     place, position_notes = position_of(meta.get("patient_position"), position, path.name)
     structures, structure_notes = _structures(held, grid, path)
     return Case(
-        name or path.stem,
+        name or label_of(ct_hu),
         grid,
         ct_hu,
         structures,

@@ -1,6 +1,7 @@
 """Import of files of voxels: into the store once, found again, and with identifiers that fit what is exported."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import SimpleITK
 from click.testing import CliRunner
 
 from engine.errors import VolumeError
-from engine.spec.names import NamesSpec
+from engine.spec.names import NamesSpec, load_names
 from flows.cli import main
 from flows.import_volumes import import_volume
 from flows.progress import Reporter
@@ -165,3 +166,31 @@ def test_options_that_mean_nothing_are_refused(arguments, message, ct, masks, tm
     told = call(*(places.get(a, a) for a in arguments), "--store", tmp_path / "store")
     assert told.exit_code == 2
     assert message in told.output
+
+
+def test_a_patient_is_the_same_case_from_npz_and_from_image_files(run, reference_data, tmp_path):
+    path = reference_data / "cases" / "OPENKBP_pt_201.npz"
+    names = load_names(Path(__file__).parents[3] / "examples" / "names" / "openkbp.toml")
+    digest = import_volume(run, path, names=names)
+    with np.load(path) as held:
+        ct, spacing, origin = held["ct_hu"], held["spacing_xyz_mm"], held["origin_xyz_mm"]
+        masks = [np.unpackbits(bits, count=ct.size).reshape(ct.shape) for bits in held["mask_bits"]]
+        organs = held["structure_names"].tolist()
+
+    def put(array, name):
+        image = SimpleITK.GetImageFromArray(array)
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(origin.tolist())
+        # As another program might store it: from left to right and from head to feet.
+        image = SimpleITK.Flip(image, (True, False, True), False)
+        SimpleITK.WriteImage(image, str(tmp_path / f"{name}.mha"), useCompression=False)
+        return tmp_path / f"{name}.mha"
+
+    files = [put(mask, organ) for organ, mask in zip(organs, masks, strict=True)]
+    case = read_case(run.store, import_volume(run, put(ct, "ct"), files, "HFS", names=names))
+    expected = read_case(run.store, digest)
+    np.testing.assert_array_equal(case.ct_hu, expected.ct_hu)
+    np.testing.assert_allclose(case.grid.origin_mm_xyz, expected.grid.origin_mm_xyz, atol=1e-9)
+    assert [(s.name, s.kind) for s in case.structures] == [(s.name, s.kind) for s in expected.structures]
+    for one, other in zip(case.structures, expected.structures, strict=True):
+        np.testing.assert_array_equal(one.coverage, other.coverage)

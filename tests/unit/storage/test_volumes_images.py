@@ -49,7 +49,7 @@ def test_every_format_gives_the_patient_back(ending, tmp_path):
     ]
     write(image_of((ct > -900).astype(np.uint8)), files[2])
     case = read_volume_case(files[0], files[1:], "HFS")
-    assert case.name == "ct"
+    assert case.name.startswith("ct-")
     np.testing.assert_array_equal(case.ct_hu, ct)
     np.testing.assert_allclose(case.grid.origin_mm_xyz, ORIGIN, atol=1e-5)
     np.testing.assert_allclose(case.grid.spacing_mm_xyz, SPACING, atol=1e-6)

@@ -47,7 +47,7 @@ def write(tmp_path, **changed):
 
 def test_a_good_file_is_read_voxel_by_voxel(tmp_path):
     case = read_npz_case(write(tmp_path))
-    assert case.name == "case"
+    assert case.name.startswith("ct-")
     assert case.patient_position == "HFS"
     assert case.grid.origin_mm_xyz == (-5.0, 10.0, 0.25)
     assert case.grid.spacing_mm_xyz == (2.0, 2.5, 3.0)
