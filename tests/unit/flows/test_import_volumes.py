@@ -9,6 +9,9 @@ import SimpleITK
 from click.testing import CliRunner
 
 from engine.errors import VolumeError
+from engine.geometry.voxelise import voxelise
+from engine.model.case import Case, Contour, Structure
+from engine.model.grid import Grid
 from engine.spec.names import NamesSpec, load_names
 from flows.cli import main
 from flows.import_volumes import import_volume
@@ -16,6 +19,7 @@ from flows.progress import Reporter
 from flows.run import Run
 from storage.cases import read_case, read_reference
 from storage.dicom.write_ct import write_ct
+from storage.dicom.write_structures import write_structures
 from storage.store import Store
 
 
@@ -194,3 +198,23 @@ def test_a_patient_is_the_same_case_from_npz_and_from_image_files(run, reference
     assert [(s.name, s.kind) for s in case.structures] == [(s.name, s.kind) for s in expected.structures]
     for one, other in zip(case.structures, expected.structures, strict=True):
         np.testing.assert_array_equal(one.coverage, other.coverage)
+
+
+def test_structures_from_dicom_are_renamed_the_same_way(tmp_path):
+    # Three slices of a box with an outline are enough of a patient.
+    square = np.array([[-9.0, -9.0], [9.0, -9.0], [9.0, 9.0], [-9.0, 9.0]])
+    grid = Grid((-12.0, -12.0, 0.0), (3.0, 3.0, 3.0), (3, 9, 9))
+    contours = tuple(Contour(z_mm, square) for z_mm in (0.0, 3.0, 6.0))
+    outline = Structure("Outline", "OTHER", voxelise(contours, grid).coverage, contours)
+    case = Case("box", grid, np.zeros(grid.shape_zyx, np.float32), (outline,))
+    folder = _folder(tmp_path)
+    write_structures(case, folder, write_ct(case, folder))
+    names = tmp_path / "names.toml"
+    store = ("--store", tmp_path / "store", "--name", "a")
+    told = call(folder, *store, "--write-names", names)
+    assert "TG-263: External" in told.output
+    assert '"Outline" = { name = "External", kind = "EXTERNAL" }' in names.read_text(encoding="utf-8")
+    renamed = call(folder, *store, "--names", names)
+    assert renamed.exit_code == 0, renamed.output
+    assert "EXTERNAL  External" in renamed.output
+    assert "Outline" in call(folder, *store).output
