@@ -15,6 +15,10 @@ class DicomError(NightbeamError, ValueError):
     """A DICOM file or series that is damaged, incomplete or not supported."""
 
 
+class VolumeError(NightbeamError, ValueError):
+    """A file of voxels (npz, NRRD, NIfTI, MetaImage) that is damaged, contradicts itself, or holds no CT numbers."""
+
+
 class StudyError(NightbeamError, ValueError):
     """A study file that does not say what is needed, or says what cannot be."""
 

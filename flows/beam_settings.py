@@ -1,8 +1,9 @@
 """The beams of a study: from its angles, or from a plan that was imported with the case."""
 
 from engine.errors import StudyError
-from engine.geometry.beamlets import centre_of_mass_mm
+from engine.geometry.beamlets import centre_of_mass_mm, united
 from engine.model.beam import Beam
+from engine.model.case import Case, Structure
 from engine.model.machine import MACHINES
 from engine.model.plan import ExternalBeam
 from engine.spec.study import Study
@@ -29,14 +30,18 @@ def beams_of_study(run: Run, study: Study, reference: CaseRef) -> list[Beam]:
         settings = _settings_of_plan(run, study.beams.from_plan, reference)
     else:
         case = reference.case
-        target = case.structure(study.prescription.target)
-        isocentre = study.beams.isocentre_mm or centre_of_mass_mm(target, case.grid)
+        isocentre = study.beams.isocentre_mm or centre_of_mass_mm(beam_target(study, case), case.grid)
         settings = [(*angles, isocentre) for angles in study.beams.angles()]
     sad_mm = MACHINES[study.beams.machine].sad_mm
     return [
         Beam(f"{number} G{gantry:g} T{couch:g}", gantry, couch, collimator, isocentre, sad_mm)
         for number, (gantry, couch, collimator, isocentre) in enumerate(settings, start=1)
     ]
+
+
+def beam_target(study: Study, case: Case) -> Structure:
+    """Return what beamlets have to cover: the prescription's target, united with those that the study adds."""
+    return united(case, (study.prescription.target, *study.beams.also_cover))
 
 
 def _settings_of_plan(run: Run, wanted: str, reference: CaseRef) -> list[Setting]:

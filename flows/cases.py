@@ -11,6 +11,8 @@ from engine.errors import CaseError, StudyError
 from engine.model.case import Case
 from engine.phantoms import PHANTOMS, lung_4d_series, slabs
 from engine.spec.case import CaseSpec
+from engine.spec.names import NamesSpec
+from flows.naming import rename
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import Choice, read_folder
@@ -72,8 +74,12 @@ def _write_case(case: Case, folder: Path) -> None:
     write_structures(case, folder, write_ct(case, folder))
 
 
-def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> str:
+def import_dicom(
+    run: Run, folder: Path, choice: Choice, name: str | None, names: NamesSpec | None = None
+) -> str:
     """Read a DICOM folder into the store and return the case's digest; the same files are read only once.
+
+    With ``names``, structures get other names on the way.
 
     Raises
     ------
@@ -85,26 +91,29 @@ def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> st
             f"{folder} is not a folder; give the folder that holds the CT series and its structure set"
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
-    made_from = {
+    made_from: dict[str, Any] = {
         "files": digest_of_files(files),
         "choice": asdict(choice),
         "name": name,
         "code": digest_of_code(_READ_CODE),
     }
+    if names is not None:
+        made_from["names"] = names.model_dump(mode="json")
     key = digest_of(made_from)
-    found = _imported(run, key)
+    found = imported_before(run, key)
     if found is not None:
         return found
     with run.reporter.stage("read", len(files), "files") as steps:
         there = read_folder(folder, choice, name, steps.advance)
-        digest = write_case(run.store, there.case, provenance(made_from, 0.0))
+        case = rename(there.case, names)
+        digest = write_case(run.store, case, provenance(made_from, 0.0))
         write_reference(run.store, digest, there.reference)
         write_attached(run.store, digest, there.attached)
         any_attached = bool(there.attached.plans or there.attached.doses)
         run.store.write_record(IMPORT, key, {"case": digest, "attached": any_attached})
     for note in (
-        *there.case.notes,
-        *(f"image '{image.name}': {note}" for image in there.case.images for note in image.notes),
+        *case.notes,
+        *(f"image '{image.name}': {note}" for image in case.images for note in image.notes),
         *there.attached.notes,
     ):
         run.reporter.say(f"  note: {note}")
@@ -139,7 +148,7 @@ def is_whole(run: Run, digest: str) -> bool:
     return run.store.has_arrays(KIND, digest) and run.store.has_record(REFERENCE, digest)
 
 
-def _imported(run: Run, key: str) -> str | None:
+def imported_before(run: Run, key: str) -> str | None:
     """Return the digest of the case that an earlier import with the same key made, if it is still whole."""
     if not run.store.has_record(IMPORT, key):
         return None
@@ -165,20 +174,20 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
             known = ", ".join(run.store.record_names(NAME)) or "none"
             raise StudyError(
                 f"case.imported: the store has no case '{spec.imported}' (it has: {known}); "
-                "bring it in with `nightbeam import DICOM_DIR --name NAME`"
+                "bring it in with `nightbeam import SOURCE --name NAME`"
             )
         digest = str(run.store.read_record(NAME, spec.imported)["case"])
         if not is_whole(run, digest):
             raise StudyError(
                 f"case.imported: the stored case '{spec.imported}' was lost or damaged; bring it in again with "
-                f"`nightbeam import DICOM_DIR --name {spec.imported}`"
+                f"`nightbeam import SOURCE --name {spec.imported}`"
             )
         return digest
     phantom = str(spec.phantom)
     if phantom not in PHANTOMS:
         raise CaseError(f"there is no phantom '{phantom}' (there are: {', '.join(PHANTOMS)})")
     key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
-    found = _imported(run, key)
+    found = imported_before(run, key)
     if found is not None:
         return found
     run.expect_computing()

@@ -258,9 +258,11 @@ def phantom(
 
 
 @main.command("import", epilog=EPILOG)
-@click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
 @STORE
-@click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
+@click.option(
+    "--name", help='Name for study files: imported = "NAME".  [default: made from the series or CT]'
+)
 @click.option(
     "--series", metavar="TEXT",
     help="Which CT series, if the folder holds several: UID, number, or a part of its description.",
@@ -274,47 +276,48 @@ def phantom(
     help="An MR, PET or further CT series to keep beside the CT, named as with --series; give one for each.  "
     "[default: all MR and PET series that can be placed]",
 )  # fmt: skip
+@click.option(
+    "--deidentify", type=click.Path(file_okay=False, path_type=Path), metavar="OUT_DIR",
+    help="Write the files without names, dates and identifiers (PS3.15 basic profile) into OUT_DIR; read them there.",
+)  # fmt: skip
+@click.option(
+    "--structures", multiple=True, type=click.Path(exists=True, path_type=Path), metavar="FILE|FOLDER",
+    help="For a CT file: a mask, a label map or a .seg.nrrd, or a folder of them; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--position", type=click.Choice(["HFS", "HFP", "FFS", "FFP"]),
+    help="How the patient lies, for files that do not say it.",
+)  # fmt: skip
+@click.option(
+    "--names", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Give structures other names and kinds, as this file says.",
+)  # fmt: skip
+@click.option(
+    "--write-names", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Write the proposed TG-263 names into a file for --names, to be checked and edited.",
+)  # fmt: skip
 @QUIET
 @clear_errors
 def import_case(
-    dicom_dir: Path, store: Path, name: str | None, series: str | None, structure_set: str | None,
-    second: tuple[str, ...], quiet: bool,
+    source: Path, store: Path, name: str | None, series: str | None, structure_set: str | None,
+    second: tuple[str, ...], deidentify: Path | None, structures: tuple[Path, ...],
+    position: Any, names: Path | None, write_names: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
-    """Read a CT series, its structure set, registered images, plans and doses from a DICOM folder into the store.
+    """Read a patient into the store, from DICOM or from a file of voxels.
 
-    What is read, mended and refused, and why, says docs/dicom_in.md.
+    SOURCE is a folder with a DICOM CT series, its structure set, registered images, plans and doses (docs/dicom_in.md
+    says what is read, mended and refused), an .npz case, or a CT as .nrrd, .nhdr, .nii, .nii.gz, .mha or .mhd with its
+    structures in further files (docs/volumes.md):
+
+    \b
+      nightbeam import DICOM_DIR --name head
+      nightbeam import CT.nii.gz --structures MASKS_DIR --position HFS --name head
     """
-    from engine.model.case import Case
-    from flows.cases import NAME, import_dicom, tell_imported
-    from flows.progress import Reporter
-    from flows.recovery import until_whole
-    from flows.run import Run
-    from storage.cases import read_case
+    from flows.import_case import import_source
     from storage.dicom.read_case import Choice
-    from storage.store import Store
 
-    with Run(Store(store), Reporter(quiet)) as run:
-
-        def read_in() -> tuple[str, Case]:
-            found = import_dicom(run, dicom_dir, Choice(series, structure_set, second), name)
-            return found, read_case(run.store, found, images=True)
-
-        digest, case = until_whole(run, read_in)
-        # The same files may have been imported before, under another name: this one counts, too.
-        label = name or case.name
-        run.store.write_record(NAME, label, {"case": digest})
-    if not quiet:
-        nz, ny, nx = case.grid.shape_zyx
-        click.echo(
-            f"case '{label}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}"
-        )
-        for structure in case.structures:
-            volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
-            click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
-        for image in case.images:
-            click.echo(f"  {'IMAGE':9} {image.name:24} {f'in {image.unit}' if image.unit else ''}".rstrip())
-        for line in tell_imported(run.store, digest):
-            click.echo(f"  {line}")
+    choice = Choice(series, structure_set, second)
+    import_source(source, store, name, choice, deidentify, structures, position, names, write_names, quiet)
 
 
 @main.command(epilog=EPILOG)

@@ -19,7 +19,7 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.solver import SolverOptions
 from engine.spec.study import Study
-from flows.beam_settings import beams_of_study
+from flows.beam_settings import beam_target, beams_of_study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
 from flows.memory import fit_memory
@@ -39,12 +39,12 @@ def read(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef:
 def place(run: Run, study: Study, reference: CaseRef) -> Placement:
     """Put beams and beamlets on the target, and dose grids over the body."""
     case = reference.case
-    target = case.structure(study.prescription.target)
+    target = beam_target(study, case)
     machine = MACHINES[study.beams.machine]
     beams, beamlets = beams_of_study(run, study, reference), []
     for beam in beams:
         size = (study.beams.beamlet_mm, study.beams.beamlet_mm)
-        beamlets.append(place_beamlets(case, target.name, beam, size, study.beams.margin_mm))
+        beamlets.append(place_beamlets(case, target, beam, size, study.beams.margin_mm))
         reach_mm = max(float(np.abs(centre).max()) for centre in beamlets[-1].centres_mm()) + 0.5 * max(size)
         if reach_mm > 0.5 * machine.largest_field_mm:
             raise CaseError(

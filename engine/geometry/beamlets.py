@@ -1,5 +1,7 @@
 """Beamlets over the projection of the target onto the isocentre plane."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from engine.errors import CaseError
@@ -47,8 +49,15 @@ def covered_points_mm(structure: Structure, grid: Grid) -> F64:
     return np.stack([x_mm[index_x], y_mm[index_y], z_mm[index_z]], axis=1)
 
 
+def united(case: Case, names: Sequence[str]) -> Structure:
+    """Return some structures as one; a voxel is covered as much as by the one that covers it most."""
+    structures = [case.structure(name) for name in names]
+    coverage = np.maximum.reduce([structure.coverage for structure in structures])
+    return Structure(" and ".join(names), structures[0].kind, coverage)
+
+
 def place_beamlets(
-    case: Case, target: str, beam: Beam, size_mm: tuple[float, float], margin_mm: float
+    case: Case, target: str | Structure, beam: Beam, size_mm: tuple[float, float], margin_mm: float
 ) -> BeamletGrid:
     """Cover the projection of a target with beamlets.
 
@@ -60,7 +69,7 @@ def place_beamlets(
     case
         CT and structures.
     target
-        Name of the target structure.
+        Name of the target structure, or several as one from `united`.
     beam
         The beam.
     size_mm
@@ -73,10 +82,11 @@ def place_beamlets(
     CaseError
         If the target is empty, or lies at or behind the source.
     """
-    points_mm = covered_points_mm(case.structure(target), case.grid)
+    structure = case.structure(target) if isinstance(target, str) else target
+    points_mm = covered_points_mm(structure, case.grid)
     if points_mm.shape[0] == 0:
-        raise CaseError(f"target '{target}' covers no voxel of the CT; check its contours")
-    return _open_beamlets(points_mm, target, beam, case.patient_position, size_mm, margin_mm)
+        raise CaseError(f"target '{structure.name}' covers no voxel of the CT; check its contours")
+    return _open_beamlets(points_mm, structure.name, beam, case.patient_position, size_mm, margin_mm)
 
 
 def _open_beamlets(

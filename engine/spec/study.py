@@ -30,7 +30,10 @@ class BeamsSpec(Spec):
     couch_deg: float | tuple[float, ...] = 0.0
     collimator_deg: float | tuple[float, ...] = 0.0
     isocentre_mm: tuple[float, float, float] | None = Field(
-        None, description="x, y, z in DICOM patient coordinates; the target's centre if absent"
+        None, description="x, y, z in DICOM patient coordinates; the targets' centre if absent"
+    )
+    also_cover: tuple[str, ...] = Field(
+        (), description="targets that beamlets cover beside prescription.target, such as those of lower dose"
     )
     beamlet_mm: float = Field(5.0, gt=0.5, le=50.0, description="edge of a beamlet at the isocentre plane")
     margin_mm: float = Field(
@@ -259,6 +262,7 @@ class Study(Spec):
         names.extend(self.case.density_names())
         for number, recipe in enumerate(self.structures):
             names.extend((f"structures[{number}].{key}", name) for key, name in recipe.inputs())
+        names.extend(("beams.also_cover", name) for name in self.beams.also_cover)
         for number, objective in enumerate(self.objectives):
             names.append((f"objectives[{number}].structure", objective.structure))
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)

@@ -214,3 +214,20 @@ def test_an_object_outside_the_body_is_no_longer_air(run, tmp_path):
         take(run, with_text(tmp_path, couch), a_case(**CASE, Couch=box(1, 1)), tmp_path)
     with pytest.raises(StudyError, match=r"case.outside\[0\].structure: the case has no structure 'Couch'"):
         take(run, with_text(tmp_path, couch), a_case(**CASE), tmp_path)
+
+
+def test_beamlets_cover_the_further_targets_that_the_study_names(run, study, tmp_path):
+    case = a_case(BODY=box(1, 9), Target=box(4, 6), Low=box(6, 8))
+    alone = place(run, study, take(run, study, case, tmp_path))
+    wide = study.model_copy(update={"beams": study.beams.model_copy(update={"also_cover": ("Low",)})})
+    both = place(run, wide, take(run, wide, case, tmp_path))
+    assert [b.n_beamlet for b in both.beamlets] > [b.n_beamlet for b in alone.beamlets]
+    # The isocentre is the centre of both: they are of the same size.
+    assert alone.beams[0].isocentre_mm == pytest.approx((22.5, 22.5, 22.5))
+    assert both.beams[0].isocentre_mm == pytest.approx((27.5, 27.5, 27.5))
+
+
+def test_a_further_target_that_the_case_lacks_is_refused(run, study, tmp_path):
+    wide = study.model_copy(update={"beams": study.beams.model_copy(update={"also_cover": ("Elsewhere",)})})
+    with pytest.raises(StudyError, match=r"beams\.also_cover: the case has no structure 'Elsewhere'"):
+        take(run, wide, a_case(BODY=box(1, 9), Target=box(4, 6)), tmp_path)

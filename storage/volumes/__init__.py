@@ -1,0 +1,1 @@
+"""Cases from files of voxels: npz, NRRD, NIfTI and MetaImage."""
