@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine.errors import NightbeamError, reason_and_remedy
+from engine.errors import CaseError, DicomError, NightbeamError, printable, reason_and_remedy
 
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
@@ -27,11 +27,11 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except NightbeamError as error:
-            click.echo(f"nightbeam: {error}", err=True)
+            _tell(error)
             sys.exit(2)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else "cannot read or write: "
-            click.echo(f"nightbeam: {where}{reason_and_remedy(error)}", err=True)
+            click.echo(printable(f"nightbeam: {where}{reason_and_remedy(error)}"), err=True)
             sys.exit(2)
         except MemoryError:
             click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
@@ -44,10 +44,17 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             deliberate = _deliberate_behind(error)
             if deliberate is None:
                 raise
-            click.echo(f"nightbeam: {deliberate}", err=True)
+            _tell(deliberate)
             sys.exit(2)
 
     return wrapped
+
+
+def _tell(error: NightbeamError) -> None:
+    """Print the message of an error; names in it come from files, and files from anywhere."""
+    # Messages about files from outside have one line; a study's mistakes are listed one a line.
+    newlines = not isinstance(error, CaseError | DicomError)
+    click.echo(printable(f"nightbeam: {error}", newlines), err=True)
 
 
 def _deliberate_behind(error: BaseException) -> NightbeamError | None:

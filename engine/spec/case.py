@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from engine.phantoms import PHANTOMS
 from engine.spec.base import Spec
 
 
@@ -33,8 +34,17 @@ class CaseSpec(Spec):
             )
         return hu_table
 
+    @field_validator("phantom")
+    @classmethod
+    def _known(cls, phantom: str | None) -> str | None:
+        if phantom is not None and phantom not in PHANTOMS:
+            raise ValueError(f"there is no phantom '{phantom}'; known are {', '.join(PHANTOMS)}")
+        return phantom
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.series_uid is not None and self.dicom is None:
+            raise ValueError("series_uid is for dicom alone; leave it out")
         given = [name for name in ("phantom", "dicom", "imported") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of phantom, dicom and imported (given: {given or 'none'})")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
+from engine.errors import printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
@@ -17,11 +18,14 @@ from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec
 
 
+LARGEST_SHIFT_MM = 200.0
+
+
 class BeamsSpec(Spec):
     """Beams of one machine, and their beamlets."""
 
     machine: Literal["generic-6mv", "point-source-6mv"]
-    gantry_deg: tuple[float, ...] = Field(min_length=1, description="one angle a beam, IEC 61217")
+    gantry_deg: tuple[float, ...] = Field(min_length=1, max_length=1000, description="one angle a beam, IEC 61217")
     couch_deg: float | tuple[float, ...] = 0.0
     collimator_deg: float | tuple[float, ...] = 0.0
     isocentre_mm: tuple[float, float, float] | None = Field(
@@ -102,9 +106,18 @@ class ScenariosSpec(Spec):
             )
         return factors
 
+    @field_validator("nominal_probability")
+    @classmethod
+    def _not_of_one(cls, probability: float | None, info: ValidationInfo) -> float | None:
+        if probability is not None and info.data.get("setup") == "none" and not info.data.get("density_factors"):
+            raise ValueError("there is one scenario alone, whose probability is 1; give setup, or leave it out")
+        return probability
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         shifts = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,)
+        if max(shifts) > LARGEST_SHIFT_MM:
+            raise ValueError(f"shift_mm is larger than {LARGEST_SHIFT_MM:g} mm; give it in millimetres")
         if self.setup != "none" and (max(shifts) <= 0.0 or min(shifts) < 0.0):
             raise ValueError(f"setup = '{self.setup}' needs a positive shift_mm")
         if self.setup == "random" and self.number == 0:
@@ -140,6 +153,13 @@ class ObjectiveSpec(Spec):
         (), description="structures whose voxels are left out, such as targets"
     )
     criterion: str | None = Field(None, description="criterion of the Pareto front it belongs to")
+
+    @field_validator("excluding")
+    @classmethod
+    def _not_all_of_it(cls, excluding: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("structure") in excluding:
+            raise ValueError("names the objective's own structure, so no voxel is left; take it out")
+        return excluding
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +228,13 @@ class Study(Spec):
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        if printable(name) != name:
+            raise ValueError("has a control character; write one line of plain text")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
