@@ -110,7 +110,8 @@ def printable(text: str, newlines: bool = False) -> str:
         Whether line ends stay.
     """
     return "".join(
-        c if c.isprintable() or (newlines and c == "\n") or unicodedata.category(c) == "Zs" else "?" for c in text
+        c if c.isprintable() or (newlines and c == "\n") or unicodedata.category(c) == "Zs" else "?"
+        for c in text
     )
 
 

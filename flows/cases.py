@@ -79,6 +79,23 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     return digest
 
 
+def without_names(run: Run, folder: Path, out: Path, series_uid: str | None) -> str | None:
+    """De-identify a DICOM folder into another and return the new identifier of the series that was chosen, if any.
+
+    Raises
+    ------
+    DicomError
+        If the folder cannot be de-identified as a whole; then nothing is written.
+    """
+    from storage.dicom.deidentify import deidentify  # its table of attributes is needed here alone
+
+    done = deidentify(folder, out)
+    run.reporter.say(f"{done.n_file} files written without names to {out}")
+    for note in done.notes:
+        run.reporter.say(f"  note: {note}")
+    return None if series_uid is None else done.new_uid(series_uid)
+
+
 def is_whole(run: Run, digest: str) -> bool:
     """Return whether the store has both parts of a case: its arrays and its DICOM identifiers."""
     return run.store.has_arrays(KIND, digest) and run.store.has_record(REFERENCE, digest)

@@ -211,12 +211,23 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @STORE
 @click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
 @click.option("--series-uid", help="Which CT series, if the folder holds several.")
+@click.option(
+    "--deidentify", type=click.Path(file_okay=False, path_type=Path), metavar="OUT_DIR",
+    help="Write the files without names, dates and identifiers (PS3.15 basic profile) into OUT_DIR; read them there.",
+)  # fmt: skip
 @QUIET
 @clear_errors
-def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str | None, quiet: bool) -> None:
+def import_case(
+    dicom_dir: Path,
+    store: Path,
+    name: str | None,
+    series_uid: str | None,
+    deidentify: Path | None,
+    quiet: bool,
+) -> None:
     """Read a CT series and its structure set from a DICOM folder into the store."""
     from engine.model.case import Case
-    from flows.cases import NAME, import_dicom
+    from flows.cases import NAME, import_dicom, without_names
     from flows.progress import Reporter
     from flows.recovery import until_whole
     from flows.run import Run
@@ -224,6 +235,9 @@ def import_case(dicom_dir: Path, store: Path, name: str | None, series_uid: str 
     from storage.store import Store
 
     with Run(Store(store), Reporter(quiet)) as run:
+        if deidentify is not None:
+            series_uid = without_names(run, dicom_dir, deidentify, series_uid)
+            dicom_dir = deidentify
 
         def read_in() -> tuple[str, Case]:
             found = import_dicom(run, dicom_dir, series_uid, name)

@@ -83,7 +83,9 @@ def _values(path: Path, text: str) -> tuple[dict[str, Any], str]:
         values = tomllib.loads(text.replace("\r\n", "\n"))
         return values, json.dumps(values, default=lambda date: {"date": str(date)})
     except tomllib.TOMLDecodeError as error:
-        why = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end of the file")
+        why = str(error).replace(
+            "at end of document", f"at line {len(text.splitlines())}, the end of the file"
+        )
         raise StudyError(f"{path.name} is not valid TOML: {shortened(why)}") from error
     except RecursionError as error:
         raise StudyError(

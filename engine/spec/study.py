@@ -17,7 +17,6 @@ from engine.spec.case import CaseSpec
 from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec
 
-
 LARGEST_SHIFT_MM = 200.0
 
 
@@ -25,7 +24,9 @@ class BeamsSpec(Spec):
     """Beams of one machine, and their beamlets."""
 
     machine: Literal["generic-6mv", "point-source-6mv"]
-    gantry_deg: tuple[float, ...] = Field(min_length=1, max_length=1000, description="one angle a beam, IEC 61217")
+    gantry_deg: tuple[float, ...] = Field(
+        min_length=1, max_length=1000, description="one angle a beam, IEC 61217"
+    )
     couch_deg: float | tuple[float, ...] = 0.0
     collimator_deg: float | tuple[float, ...] = 0.0
     isocentre_mm: tuple[float, float, float] | None = Field(
@@ -109,8 +110,14 @@ class ScenariosSpec(Spec):
     @field_validator("nominal_probability")
     @classmethod
     def _not_of_one(cls, probability: float | None, info: ValidationInfo) -> float | None:
-        if probability is not None and info.data.get("setup") == "none" and not info.data.get("density_factors"):
-            raise ValueError("there is one scenario alone, whose probability is 1; give setup, or leave it out")
+        if (
+            probability is not None
+            and info.data.get("setup") == "none"
+            and not info.data.get("density_factors")
+        ):
+            raise ValueError(
+                "there is one scenario alone, whose probability is 1; give setup, or leave it out"
+            )
         return probability
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def rt(change: Callable[[Dataset], object]) -> Callable[[Path], None]:
 
 
 def rename_roi(name: bytes) -> Callable[[Path], None]:
-    return rt(lambda dataset: put_raw(dataset.StructureSetROISequence[1], "ROIName", name + b" " * (len(name) % 2)))
+    return rt(
+        lambda dataset: put_raw(dataset.StructureSetROISequence[1], "ROIName", name + b" " * (len(name) % 2))
+    )
 
 
 def move(folder: Path, shift_mm: float, names: list[str] | None = None) -> None:
@@ -101,7 +104,9 @@ def second_series(folder: Path) -> None:
     for path in slices(folder):
         copy = folder / f"other-{path.name}"
         shutil.copy(path, copy)
-        edit(copy, lambda dataset: dataset.update({"SeriesInstanceUID": uid, "SOPInstanceUID": generate_uid()}))
+        edit(
+            copy, lambda dataset: dataset.update({"SeriesInstanceUID": uid, "SOPInstanceUID": generate_uid()})
+        )
 
 
 def second_structure_set(folder: Path) -> None:
@@ -166,7 +171,9 @@ def rle_bomb(folder: Path) -> None:
         dataset.Rows = dataset.Columns = 65535
         segment = b"\x81\x00" * 1000
         frame = struct.pack("<16I", 2, 64, 64 + len(segment), *([0] * 13)) + segment * 2
-        item = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame
+        item = (
+            struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame
+        )
         dataset.PixelData = item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
@@ -178,7 +185,9 @@ def rle_bomb(folder: Path) -> None:
 def rle_garbage(folder: Path) -> None:
     def change(dataset: Dataset) -> None:
         frame = struct.pack("<16I", 15, *([0xFFFFFFF0] * 15)) + bytes(range(256))
-        item = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame
+        item = (
+            struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame
+        )
         dataset.PixelData = item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
@@ -222,7 +231,9 @@ def _implicit_contour(folder: Path, value: bytes) -> None:
 def many_contours(n: int) -> Callable[[Path], None]:
     def change(dataset: Dataset) -> None:
         contours = dataset.ROIContourSequence[1].ContourSequence
-        dataset.ROIContourSequence[1].ContourSequence = Sequence([contours[i % len(contours)] for i in range(n)])
+        dataset.ROIContourSequence[1].ContourSequence = Sequence(
+            [contours[i % len(contours)] for i in range(n)]
+        )
 
     return rt(change)
 
@@ -287,13 +298,8 @@ def odd_files(folder: Path) -> None:
     os.mkfifo(folder / "pipe.dcm")
     (folder / "dir.dcm").mkdir()
     (folder / "zero.dcm").symlink_to("/dev/zero")
-    here = os.getcwd()  # a socket's path has to be short
-    os.chdir(folder)
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind("socket.dcm")
-    finally:
-        os.chdir(here)
+    with chdir(folder), socket.socket(socket.AF_UNIX) as listener:  # a socket's path has to be short
+        listener.bind("socket.dcm")
 
 
 def many_files(folder: Path) -> None:
@@ -302,20 +308,16 @@ def many_files(folder: Path) -> None:
 
 
 def deep_folders(folder: Path) -> None:
-    here = os.getcwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         for _ in range(1500):
-            os.mkdir("d" * 10)
+            Path("d" * 10).mkdir()
             os.chdir("d" * 10)
-    finally:
-        os.chdir(here)
 
 
 def another_extension(folder: Path, name: bytes) -> None:
     """Break the third slice and give it a name."""
     cut("3.dcm", 0.6)(folder)
-    os.rename(bytes(folder / "3.dcm"), bytes(folder) + b"/" + name)
+    (folder / "3.dcm").rename(folder / os.fsdecode(name))
 
 
 def only(*names: str) -> Callable[[Path], None]:
@@ -411,7 +413,9 @@ ABSURD = {
     "rows as text": Kind(raw_in_all("Rows", b"many", "LO"), r"'\d\.dcm'.*Rows"),
     "pixel spacing of zero": Kind(raw_in_all("PixelSpacing", b"0\\0 "), r"'\d\.dcm'.*PixelSpacing"),
     "negative pixel spacing": Kind(raw_in_all("PixelSpacing", b"-1\\-1 "), r"'\d\.dcm'.*PixelSpacing"),
-    "pixel spacing that is no number": Kind(raw_in_all("PixelSpacing", b"NaN\\NaN "), r"'\d\.dcm'.*PixelSpacing"),
+    "pixel spacing that is no number": Kind(
+        raw_in_all("PixelSpacing", b"NaN\\NaN "), r"'\d\.dcm'.*PixelSpacing"
+    ),
     "infinite pixel spacing": Kind(raw_in_all("PixelSpacing", b"inf\\inf "), r"'\d\.dcm'.*PixelSpacing"),
     "pixel spacing of 1e30 mm": Kind(raw_in_all("PixelSpacing", b"1e30\\1e30 "), r"'\d\.dcm'.*PixelSpacing"),
     "pixel spacing of 1e-30 mm": Kind(
@@ -424,7 +428,9 @@ ABSURD = {
     "a negative slope": Kind(raw_in_slice("RescaleSlope", b"-1"), f"{NAMED}"),
     "a slope in words": Kind(raw_in_slice("RescaleSlope", b"one "), f"{NAMED}.*RescaleSlope"),
     "two slopes": Kind(raw_in_slice("RescaleSlope", b"1\\2 "), f"{NAMED}.*RescaleSlope"),
-    "an intercept that is no number": Kind(raw_in_slice("RescaleIntercept", b"NaN "), f"{NAMED}.*RescaleIntercept"),
+    "an intercept that is no number": Kind(
+        raw_in_slice("RescaleIntercept", b"NaN "), f"{NAMED}.*RescaleIntercept"
+    ),
     "an infinite intercept": Kind(raw_in_slice("RescaleIntercept", b"1e999 "), f"{NAMED}.*RescaleIntercept"),
     "an intercept of 1e300": Kind(raw_in_slice("RescaleIntercept", b"1e300 "), NAMED),
     "no intercept": Kind(without("3.dcm", "RescaleIntercept"), f"{NAMED}.*RescaleIntercept"),
@@ -440,9 +446,13 @@ ABSURD = {
     "an oblique orientation": Kind(
         raw_in_all("ImageOrientationPatient", b"0.8\\0.6\\0\\-0.6\\0.8\\0 "), r"'\d\.dcm'.*(oblique|axial)"
     ),
-    "an orientation of six zeros": Kind(raw_in_all("ImageOrientationPatient", b"0\\0\\0\\0\\0\\0 "), r"'\d\.dcm'"),
+    "an orientation of six zeros": Kind(
+        raw_in_all("ImageOrientationPatient", b"0\\0\\0\\0\\0\\0 "), r"'\d\.dcm'"
+    ),
     "a gantry tilt in words": Kind(raw_in_slice("GantryDetectorTilt", b"some"), NAMED),
-    "no patient position": Kind(lambda f: each_slice(f, lambda d: delattr(d, "PatientPosition")), "HFS", read=True),
+    "no patient position": Kind(
+        lambda f: each_slice(f, lambda d: delattr(d, "PatientPosition")), "HFS", read=True
+    ),
     "an unknown patient position": Kind(raw_in_all("PatientPosition", b"XYZ "), r"'\d\.dcm'.*XYZ"),
 }
 
@@ -487,13 +497,17 @@ MIXED = {
     "two frames of reference in a series": Kind(set_in("3.dcm", "FrameOfReferenceUID", "1.2.3"), NAMED),
     "two sizes in a series": Kind(set_in("3.dcm", "Rows", 9), NAMED),
     "two spacings in a series": Kind(raw_in_slice("PixelSpacing", b"5\\5 "), NAMED),
-    "two orientations in a series": Kind(raw_in_slice("ImageOrientationPatient", b"-1\\0\\0\\0\\-1\\0 "), NAMED),
+    "two orientations in a series": Kind(
+        raw_in_slice("ImageOrientationPatient", b"-1\\0\\0\\0\\-1\\0 "), NAMED
+    ),
     "a slice missing": Kind(lambda f: (f / "3.dcm").unlink(), "1 slice.* missing"),
     "two slices in one place": Kind(
         lambda f: double(f, lambda d: setattr(d, "SOPInstanceUID", generate_uid())), r"3b?\.dcm"
     ),
     "one identifier for two images": Kind(lambda f: double(f, other_pixels), r"3b?\.dcm"),
-    "one identifier for all slices": Kind(set_in_all("SOPInstanceUID", "1.2.3.4"), "SOPInstanceUID|identifier"),
+    "one identifier for all slices": Kind(
+        set_in_all("SOPInstanceUID", "1.2.3.4"), "SOPInstanceUID|identifier"
+    ),
     "uneven distances": Kind(lambda f: move(f, 1.0, ["3.dcm"]), "uneven"),
     "a slice shifted sideways": Kind(raw_in_slice("ImagePositionPatient", b"-30\\-24\\18 "), NAMED),
     "a single slice": Kind(only("1.dcm"), r"'1\.dcm'"),
@@ -511,7 +525,9 @@ MIXED = {
     ),
     "structures of another patient": Kind(rt(lambda d: setattr(d, "PatientID", "SOMEBODY-ELSE")), "patient"),
     "a CT that calls itself a dose": Kind(set_in_all("Modality", "RTDOSE"), "", read=True),
-    "a structure set that calls itself a CT": Kind(rt(lambda d: setattr(d, "Modality", "CT")), "modality", read=True),
+    "a structure set that calls itself a CT": Kind(
+        rt(lambda d: setattr(d, "Modality", "CT")), "modality", read=True
+    ),
     "a structure set of the class of a CT": Kind(
         rt(lambda d: setattr(d, "SOPClassUID", dcmread_class_of_ct())), RT + "|series"
     ),
@@ -544,7 +560,9 @@ STRUCTURES = {
         read=True,
     ),
     "regions in regions, 50000 deep": Kind(nested(50_000), RT),
-    "two regions of one number": Kind(rt(lambda d: setattr(d.StructureSetROISequence[1], "ROINumber", 1)), RT),
+    "two regions of one number": Kind(
+        rt(lambda d: setattr(d.StructureSetROISequence[1], "ROINumber", 1)), RT
+    ),
     "a region without a number": Kind(rt(lambda d: delattr(d.StructureSetROISequence[1], "ROINumber")), RT),
     "a region number in words": Kind(
         rt(lambda d: put_raw(d.StructureSetROISequence[1], "ROINumber", b"two ")), RT
@@ -560,17 +578,23 @@ STRUCTURES = {
 }
 
 TRICKS = {
-    "a path for an instance": Kind(set_in("3.dcm", "SOPInstanceUID", "../../../../tmp/x"), f"{NAMED}.*SOPInstanceUID"),
+    "a path for an instance": Kind(
+        set_in("3.dcm", "SOPInstanceUID", "../../../../tmp/x"), f"{NAMED}.*SOPInstanceUID"
+    ),
     "a path for a series": Kind(set_in_all("SeriesInstanceUID", "../../x"), r"'\d\.dcm'.*SeriesInstanceUID"),
     "an absolute path for a study": Kind(set_in_all("StudyInstanceUID", "/etc/passwd"), "StudyInstanceUID"),
-    "a path for a frame of reference": Kind(set_in_all("FrameOfReferenceUID", "../../x"), "FrameOfReferenceUID"),
+    "a path for a frame of reference": Kind(
+        set_in_all("FrameOfReferenceUID", "../../x"), "FrameOfReferenceUID"
+    ),
     "a zero byte in an identifier": Kind(
         raw_in_all("SeriesInstanceUID", b"1.2\x00/../../x "), r"'\d\.dcm'.*SeriesInstanceUID"
     ),
     "new lines in an identifier": Kind(
         raw_in_all("SeriesInstanceUID", b"1.2\nnightbeam: all is well\n"), r"'\d\.dcm'.*SeriesInstanceUID"
     ),
-    "an identifier of 10 kB": Kind(raw_in_all("SeriesInstanceUID", b"1.2" * 3334), r"'\d\.dcm'.*SeriesInstanceUID"),
+    "an identifier of 10 kB": Kind(
+        raw_in_all("SeriesInstanceUID", b"1.2" * 3334), r"'\d\.dcm'.*SeriesInstanceUID"
+    ),
     "an empty series identifier": Kind(raw_in_all("SeriesInstanceUID", b""), r"'\d\.dcm'.*SeriesInstanceUID"),
     "escapes in a structure's name": Kind(rename_roi(ESCAPE.encode()), "control", read=True),
     "new lines in a structure's name": Kind(rename_roi(b"PTV\nnightbeam: fine"), "control", read=True),
@@ -579,12 +603,13 @@ TRICKS = {
     "a structure's name in broken UTF-8": Kind(rename_roi(b"PTV\xff\xfe\xc3"), "", read=True),
     "an unknown character set": Kind(set_in("rt.dcm", "SpecificCharacterSet", "ISO_IR 999"), "", read=True),
     "escapes in a series description": Kind(
-        lambda f: (raw_in_all("SeriesDescription", ESCAPE.encode() + b" ")(f), second_series(f)), "2 CT series"
+        lambda f: (raw_in_all("SeriesDescription", ESCAPE.encode() + b" ")(f), second_series(f)),
+        "2 CT series",
     ),
-    "escapes in a patient position": Kind(raw_in_all("PatientPosition", ESCAPE.encode() + b" "), "PatientPosition"),
-    "escapes in the class of a file": Kind(
-        raw_in_slice("SOPClassUID", ESCAPE.encode() + b" "), "missing"
+    "escapes in a patient position": Kind(
+        raw_in_all("PatientPosition", ESCAPE.encode() + b" "), "PatientPosition"
     ),
+    "escapes in the class of a file": Kind(raw_in_slice("SOPClassUID", ESCAPE.encode() + b" "), "missing"),
     "escapes in a unit": Kind(raw_in_slice("RescaleType", ESCAPE.encode() + b" "), NAMED),
     "private junk": Kind(lambda f: edit(f / "3.dcm", private_junk), "", read=True),
     "escapes in a file name": Kind(lambda f: another_extension(f, ESCAPE.encode()), "owned"),
@@ -593,7 +618,9 @@ TRICKS = {
 }
 
 FILES = {
-    "a text called .dcm": Kind(beside("a.dcm", b"Hello, I am no image.\n" * 20), "1 file.*not DICOM", read=True),
+    "a text called .dcm": Kind(
+        beside("a.dcm", b"Hello, I am no image.\n" * 20), "1 file.*not DICOM", read=True
+    ),
     "a PDF called .dcm": Kind(beside("a.dcm", b"%PDF-1.7\n" + bytes(500)), "1 file.*not DICOM", read=True),
     "nothing but zeros": Kind(beside("a.dcm", bytes(10_000)), "1 file.*not DICOM", read=True),
     "a magic word and noise": Kind(beside("a.dcm", bytes(128) + b"DICM" + b"\xa5" * 500), r"'a\.dcm'"),
