@@ -2,14 +2,17 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+
+from pydicom.uid import UID
 
 from engine.errors import CaseError, StudyError
 from engine.phantoms import PHANTOMS, slabs
 from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
-from storage.dicom.read_case import read_case_with_reference
+from storage.dicom.read_case import Choice, read_case_with_reference
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
@@ -45,7 +48,7 @@ def write_phantom(name: str, folder: Path, layers: Sequence[tuple[float, float]]
     return len(list(folder.glob("*.dcm")))
 
 
-def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | None) -> str:
+def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> str:
     """Read a DICOM folder into the store and return the case's digest; the same files are read only once.
 
     Raises
@@ -60,7 +63,7 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     files = [path for path in folder.rglob("*") if path.is_file()]
     made_from = {
         "files": digest_of_files(files),
-        "series_uid": series_uid,
+        "choice": asdict(choice),
         "name": name,
         "code": digest_of_code(_READ_CODE),
     }
@@ -69,18 +72,20 @@ def import_dicom(run: Run, folder: Path, series_uid: str | None, name: str | Non
     if found is not None:
         return found
     with run.reporter.stage("read", len(files), "files") as steps:
-        case, ct = read_case_with_reference(folder, series_uid, name=name)
+        case, ct = read_case_with_reference(folder, choice, name, steps.advance)
         digest = write_case(run.store, case, provenance(made_from, 0.0))
         write_reference(run.store, digest, ct)
         run.store.write_record(IMPORT, key, {"case": digest})
-        steps.advance(len(files))
-    for note in case.notes:
+    for note in (
+        *case.notes,
+        *(f"image '{image.name}': {note}" for image in case.images for note in image.notes),
+    ):
         run.reporter.say(f"  note: {note}")
     return digest
 
 
-def without_names(run: Run, folder: Path, out: Path, series_uid: str | None) -> str | None:
-    """De-identify a DICOM folder into another and return the new identifier of the series that was chosen, if any.
+def without_names(run: Run, folder: Path, out: Path, choice: Choice) -> Choice:
+    """De-identify a DICOM folder into another and return the choice of series with the new identifiers.
 
     Raises
     ------
@@ -93,7 +98,12 @@ def without_names(run: Run, folder: Path, out: Path, series_uid: str | None) -> 
     run.reporter.say(f"{done.n_file} files written without names to {out}")
     for note in done.notes:
         run.reporter.say(f"  note: {note}")
-    return None if series_uid is None else done.new_uid(series_uid)
+
+    def renewed(wanted: str | None) -> str | None:
+        return done.new_uid(wanted) if wanted and "." in wanted and UID(wanted).is_valid else wanted
+
+    second = tuple(renewed(wanted) or wanted for wanted in choice.second)
+    return Choice(renewed(choice.series), renewed(choice.structure_set), second)
 
 
 def is_whole(run: Run, digest: str) -> bool:
@@ -118,7 +128,8 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
         If the study names a case that was not imported.
     """
     if spec.dicom is not None:
-        return import_dicom(run, folder / spec.dicom, spec.series_uid, None)
+        choice = Choice(spec.series, spec.structure_set, spec.second)
+        return import_dicom(run, folder / spec.dicom, choice, None)
     if spec.imported is not None:
         if not run.store.has_record(NAME, spec.imported):
             known = ", ".join(run.store.record_names(NAME)) or "none"
@@ -141,6 +152,6 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
     run.expect_computing()
     with tempfile.TemporaryDirectory(prefix="nightbeam-phantom-") as written:
         write_phantom(phantom, Path(written))
-        digest = import_dicom(run, Path(written), None, phantom)
+        digest = import_dicom(run, Path(written), Choice(), phantom)
     run.store.write_record(IMPORT, key, {"case": digest})
     return digest

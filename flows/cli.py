@@ -210,7 +210,19 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @STORE
 @click.option("--name", help='Name for study files: imported = "NAME".  [default: made from the series]')
-@click.option("--series-uid", help="Which CT series, if the folder holds several.")
+@click.option(
+    "--series", metavar="TEXT",
+    help="Which CT series, if the folder holds several: UID, number, or a part of its description.",
+)  # fmt: skip
+@click.option(
+    "--structure-set", metavar="TEXT",
+    help="Which structure set, if the folder holds several: UID, or a part of its label.",
+)  # fmt: skip
+@click.option(
+    "--second", multiple=True, metavar="TEXT",
+    help="An MR, PET or further CT series to keep beside the CT, named as with --series; give one for each.  "
+    "[default: all MR and PET series that can be placed]",
+)  # fmt: skip
 @click.option(
     "--deidentify", type=click.Path(file_okay=False, path_type=Path), metavar="OUT_DIR",
     help="Write the files without names, dates and identifiers (PS3.15 basic profile) into OUT_DIR; read them there.",
@@ -218,30 +230,31 @@ def phantom(name: str | None, dicom: Path | None, layers: tuple[tuple[float, flo
 @QUIET
 @clear_errors
 def import_case(
-    dicom_dir: Path,
-    store: Path,
-    name: str | None,
-    series_uid: str | None,
-    deidentify: Path | None,
-    quiet: bool,
-) -> None:
-    """Read a CT series and its structure set from a DICOM folder into the store."""
+    dicom_dir: Path, store: Path, name: str | None, series: str | None, structure_set: str | None,
+    second: tuple[str, ...], deidentify: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Read a CT series, its structure set and images registered to it from a DICOM folder into the store.
+
+    What is read, mended and refused, and why, says docs/dicom_in.md.
+    """
     from engine.model.case import Case
     from flows.cases import NAME, import_dicom, without_names
     from flows.progress import Reporter
     from flows.recovery import until_whole
     from flows.run import Run
     from storage.cases import read_case
+    from storage.dicom.read_case import Choice
     from storage.store import Store
 
     with Run(Store(store), Reporter(quiet)) as run:
+        choice = Choice(series, structure_set, second)
         if deidentify is not None:
-            series_uid = without_names(run, dicom_dir, deidentify, series_uid)
+            choice = without_names(run, dicom_dir, deidentify, choice)
             dicom_dir = deidentify
 
         def read_in() -> tuple[str, Case]:
-            found = import_dicom(run, dicom_dir, series_uid, name)
-            return found, read_case(run.store, found)
+            found = import_dicom(run, dicom_dir, choice, name)
+            return found, read_case(run.store, found, images=True)
 
         digest, case = until_whole(run, read_in)
         # The same files may have been imported before, under another name: this one counts, too.
@@ -255,6 +268,8 @@ def import_case(
         for structure in case.structures:
             volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
             click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc")
+        for image in case.images:
+            click.echo(f"  {'IMAGE':9} {image.name:24} {f'in {image.unit}' if image.unit else ''}".rstrip())
 
 
 @main.command(epilog=EPILOG)

@@ -1,5 +1,6 @@
 """What the commands share: options, and how errors are told. Imports nothing heavy, so that help is quick."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -52,9 +53,11 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _tell(error: NightbeamError) -> None:
     """Print the message of an error; names in it come from files, and files from anywhere."""
-    # Messages about files from outside have one line; a study's mistakes are listed one a line.
-    newlines = not isinstance(error, CaseError | DicomError)
-    click.echo(printable(f"nightbeam: {error}", newlines), err=True)
+    text = f"nightbeam: {error}"
+    if isinstance(error, CaseError | DicomError):
+        # Lists in our messages are indented; any other line end is part of a name.
+        text = re.sub(r"\n(?!  )", "?", text)
+    click.echo(printable(text, newlines=True), err=True)
 
 
 def _deliberate_behind(error: BaseException) -> NightbeamError | None:

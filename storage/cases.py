@@ -1,11 +1,11 @@
-"""Cases at rest: CT and structures in bricks, with their contours."""
+"""Cases at rest: CT, structures and second images in bricks, with contours."""
 
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from engine.model.case import Case, Contour, Structure
+from engine.model.case import Case, Contour, SecondImage, Structure
 from engine.model.grid import Grid
 from storage.dicom.uids import CtReference
 from storage.digest import digest_of, digest_of_array
@@ -17,16 +17,17 @@ _BRICK = 32
 
 
 def case_digest(case: Case) -> str:
-    """Return the digest of everything in a case that a plan can depend on."""
-    return digest_of(
-        {
-            "grid": case.grid.as_dict(),
-            "ct_hu": digest_of_array(case.ct_hu),
-            "position": case.patient_position,
-            "frame_of_reference_uid": case.frame_of_reference_uid,
-            "structures": [[s.name, s.kind, digest_of_array(s.coverage)] for s in case.structures],
-        }
-    )
+    """Return the digest of everything in a case that a plan can depend on, and of its second images."""
+    content: dict[str, Any] = {
+        "grid": case.grid.as_dict(),
+        "ct_hu": digest_of_array(case.ct_hu),
+        "position": case.patient_position,
+        "frame_of_reference_uid": case.frame_of_reference_uid,
+        "structures": [[s.name, s.kind, digest_of_array(s.coverage)] for s in case.structures],
+    }
+    if case.images:
+        content["images"] = [[i.name, i.modality, i.unit, digest_of_array(i.values)] for i in case.images]
+    return digest_of(content)
 
 
 def write_case(store: Store, case: Case, provenance: dict[str, Any]) -> str:
@@ -46,6 +47,9 @@ def write_case(store: Store, case: Case, provenance: dict[str, Any]) -> str:
         arrays[f"contour_points_mm_{number}"] = np.concatenate(
             [np.empty((0, 2)), *(c.points_mm_xy for c in contours)]
         )
+    for number, image in enumerate(case.images):
+        arrays[f"image_{number}"] = image.values
+        chunks[f"image_{number}"] = bricks
     attributes = {
         "name": case.name,
         "grid": case.grid.as_dict(),
@@ -53,21 +57,24 @@ def write_case(store: Store, case: Case, provenance: dict[str, Any]) -> str:
         "frame_of_reference_uid": case.frame_of_reference_uid,
         "notes": list(case.notes),
         "structures": [[s.name, s.kind] for s in case.structures],
+        "images": [[i.name, i.modality, i.unit, list(i.notes)] for i in case.images],
         "provenance": provenance,
     }
     store.write_arrays(KIND, digest, arrays, attributes, chunks)
     return digest
 
 
-def read_case(store: Store, digest: str) -> Case:
-    """Return a case.
+def read_case(store: Store, digest: str, images: bool = False) -> Case:
+    """Return a case, with its second images only if ``images``: planning does not need them, and they are large.
 
     Raises
     ------
     DamagedObjectError
         If a checksum is wrong.
     """
-    arrays, attributes = store.read_arrays(KIND, digest)
+    with store.open_arrays(KIND, digest) as (stored, attributes):
+        wanted = [name for name in stored if images or not name.startswith("image_")]
+        arrays = {name: stored[name][...] for name in wanted}
     structures = []
     for number, (name, kind) in enumerate(attributes["structures"]):
         ends = np.cumsum(arrays[f"contour_size_{number}"])[:-1]
@@ -85,6 +92,12 @@ def read_case(store: Store, digest: str) -> Case:
         attributes["patient_position"],
         attributes["frame_of_reference_uid"],
         tuple(attributes["notes"]),
+        tuple(
+            SecondImage(name, modality, unit, arrays[f"image_{number}"], tuple(notes))
+            for number, (name, modality, unit, notes) in enumerate(
+                attributes.get("images", ()) if images else ()
+            )
+        ),
     )
 
 

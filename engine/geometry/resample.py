@@ -1,10 +1,14 @@
 """Volumes from one grid to another: conservative averages of coverage, trilinear dose."""
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from engine.geometry.bricks import BrickLayout
 from engine.model.arrays import F32, F64, Bool
 from engine.model.grid import Grid
+
+_ROUNDING = 1e-6
+"""Fraction of a voxel by which a coordinate may be off through rounding."""
 
 
 def grid_over(source: Grid, spacing_mm: float, inside: F32) -> Grid:
@@ -102,4 +106,39 @@ def interpolate_onto(volume: F32, source: Grid, target: Grid, valid: F32) -> F32
     result: F32 = np.divide(
         numerator, denominator, out=np.zeros_like(numerator), where=denominator > 1e-3
     ).astype(np.float32)
+    return result
+
+
+def sample_onto(volume: F32, index_from_patient: F64, target: Grid, outside: float) -> F32:
+    """Interpolate a volume that lies anyhow in the patient trilinearly at the voxel centres of ``target``.
+
+    A voxel reaches half-way to its neighbours, also at the border: there the value is that of the outermost voxel.
+
+    Parameters
+    ----------
+    volume
+        Values, shape (planes, rows, columns).
+    index_from_patient
+        From patient coordinates x, y, z (and 1) in mm to column, row and plane as fractions (and 1), shape (4, 4).
+    target
+        The grid.
+    outside
+        Value of voxels whose centre lies outside of the volume.
+    """
+    result = np.empty(target.shape_zyx, np.float32)
+    x_mm, y_mm, z_mm = target.centres_mm_xyz
+    in_plane = (
+        index_from_patient[:3, 0, None, None] * x_mm
+        + index_from_patient[:3, 1, None, None] * y_mm[:, None]
+        + index_from_patient[:3, 3, None, None]
+    )
+    last = np.array(volume.shape[::-1])[:, None, None] - 0.5 + _ROUNDING
+    for index, z in enumerate(z_mm):
+        column_row_plane = in_plane + index_from_patient[:3, 2, None, None] * z
+        inside = ((column_row_plane > -0.5 - _ROUNDING) & (column_row_plane < last)).all(axis=0)
+        result[index] = outside
+        if inside.any():
+            result[index][inside] = map_coordinates(
+                volume, column_row_plane[::-1, inside], order=1, mode="nearest", output=np.float32
+            )
     return result

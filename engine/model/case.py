@@ -1,6 +1,6 @@
-"""A patient or phantom: one CT and its structures."""
+"""A patient or phantom: one CT, its structures, and images that were registered to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,6 +52,32 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class SecondImage:
+    """Another image of the same patient, on the CT grid. Dose is never computed from it.
+
+    Parameters
+    ----------
+    name
+        Label without personal data, unique in a case: modality and series number.
+    modality
+        DICOM modality: MR, PT (positron emission tomography) or CT.
+    unit
+        What the values are: ``HU``, ``g/ml`` (standardised uptake by body weight), ``Bq/ml``, another unit as the
+        file says it, or nothing (MR, in arbitrary units).
+    values
+        Values, shape ``grid.shape_zyx`` of the case; not a number where the image does not reach.
+    notes
+        How it was brought onto the CT grid, and what was assumed.
+    """
+
+    name: str
+    modality: str
+    unit: str
+    values: F32
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Case:
     """A CT in Hounsfield units with its structures.
 
@@ -71,6 +97,8 @@ class Case:
         DICOM frame of reference of the CT; empty where there is none.
     notes
         What was read, mended or ignored, one sentence each.
+    images
+        Other images on the same grid; names are unique.
     """
 
     name: str
@@ -80,6 +108,7 @@ class Case:
     patient_position: PatientPosition = "HFS"
     frame_of_reference_uid: str = ""
     notes: tuple[str, ...] = ()
+    images: tuple[SecondImage, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ct_hu.shape != self.grid.shape_zyx:
@@ -95,6 +124,13 @@ class Case:
                 raise CaseError(
                     f"structure '{structure.name}' has shape {structure.coverage.shape}, "
                     f"the CT has {self.grid.shape_zyx}"
+                )
+        if len({image.name for image in self.images}) < len(self.images):
+            raise CaseError("two second images have the same name; give them names of their own")
+        for image in self.images:
+            if image.values.shape != self.grid.shape_zyx:
+                raise CaseError(
+                    f"image '{image.name}' has shape {image.values.shape}, the CT has {self.grid.shape_zyx}"
                 )
 
     def structure(self, name: str) -> Structure:
@@ -139,13 +175,5 @@ class Case:
                 kind = "EXTERNAL"
             elif kind == "EXTERNAL":
                 kind = "OTHER"
-            changed.append(Structure(structure.name, kind, structure.coverage, structure.contours))
-        return Case(
-            self.name,
-            self.grid,
-            self.ct_hu,
-            tuple(changed),
-            self.patient_position,
-            self.frame_of_reference_uid,
-            self.notes,
-        )
+            changed.append(replace(structure, kind=kind))
+        return replace(self, structures=tuple(changed))

@@ -19,7 +19,17 @@ class CaseSpec(Spec):
     imported: str | None = Field(
         None, description="name of a case that `nightbeam import` put into the store"
     )
-    series_uid: str | None = Field(None, description="which CT series, if the folder holds several")
+    series: str | None = Field(
+        None,
+        description="which CT series, if the folder holds several: UID, number, or a part of its description",
+    )
+    structure_set: str | None = Field(
+        None, description="which structure set, if the folder holds several: UID, or a part of its label"
+    )
+    second: tuple[str, ...] = Field(
+        (),
+        description="which MR, PET or further CT series to keep, instead of all MR and PET that can be placed",
+    )
     external: str | None = Field(None, description="name of the body outline, if its type is not EXTERNAL")
     hu_table: str = Field(description="'phantom' for built-in phantoms, or a CSV file of the scanner's table")
 
@@ -43,9 +53,18 @@ class CaseSpec(Spec):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.series_uid is not None and self.dicom is None:
-            raise ValueError("series_uid is for dicom alone; leave it out")
         given = [name for name in ("phantom", "dicom", "imported") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of phantom, dicom and imported (given: {given or 'none'})")
+        source = given[0]
+        of_folder = [name for name in ("series", "structure_set", "second") if getattr(self, name)]
+        if of_folder and source != "dicom":
+            raise ValueError(
+                f"{' and '.join(of_folder)} can be given with dicom only ({source} has no choice to make"
+                f"{': it was made by `nightbeam import`' if source == 'imported' else ''}); take it out"
+            )
+        if self.external is not None and source == "phantom":
+            raise ValueError(
+                "external cannot be given with phantom (a phantom knows its outline); take it out"
+            )
         return self

@@ -1,35 +1,53 @@
 """Read a folder of DICOM files as a case."""
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.config import disable_value_validation
 
 from engine.errors import DicomError
 from engine.model.case import Case, Structure
-from storage.dicom.read_ct import CtImage, read_ct
+from storage.dicom.choosing import choose_structure_set, list_structure_sets
+from storage.dicom.duplicates import without_duplicates
+from storage.dicom.read_ct import read_ct
+from storage.dicom.read_images import read_images
+from storage.dicom.read_registration import read_registrations
 from storage.dicom.read_structures import frames_of_reference, read_structures, refers_to_series
 from storage.dicom.scan import Header, scan_folder
 from storage.dicom.uids import CtReference
 
 
-def read_case(
-    folder: Path,
-    series_uid: str | None = None,
-    structure_set_uid: str | None = None,
-    name: str | None = None,
-) -> Case:
-    """Read the CT and the structure set in a folder (and below) as a case; nothing personal is kept.
+@dataclass(frozen=True)
+class Choice:
+    """What a person asked for in a folder that holds more than one of a kind.
+
+    Parameters
+    ----------
+    series
+        The CT: Series Instance UID, series number, or a part of the description.
+    structure_set
+        The structure set: SOP Instance UID or a part of the label.
+    second
+        Second images, as ``series``; without any, all MR and PET series that can be placed.
+    """
+
+    series: str | None = None
+    structure_set: str | None = None
+    second: tuple[str, ...] = ()
+
+
+def read_case(folder: Path, choice: Choice | None = None, name: str | None = None) -> Case:
+    """Read the CT, the structure set and second images in a folder (and below) as a case; nothing personal is kept.
 
     Parameters
     ----------
     folder
         Where to look; other files may lie there, too.
-    series_uid
-        Series Instance UID of the CT; may be left out if there is only one.
-    structure_set_uid
-        SOP Instance UID of the structure set; may be left out if only one belongs to the CT.
+    choice
+        Which CT, structure set and second images; needed only where there are several.
     name
         Label of the case; without it, one is made from the series' identifier.
 
@@ -38,33 +56,41 @@ def read_case(
     DicomError
         If a CT or structure set is ambiguous, damaged, incomplete or not supported; the message names the file.
     """
-    return read_case_with_reference(folder, series_uid, structure_set_uid, name)[0]
+    return read_case_with_reference(folder, choice, name)[0]
 
 
 def read_case_with_reference(
     folder: Path,
-    series_uid: str | None = None,
-    structure_set_uid: str | None = None,
+    choice: Choice | None = None,
     name: str | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> tuple[Case, CtReference]:
-    """Return the case as `read_case` does, and the identifiers that files written for it refer to."""
+    """Return the case as `read_case` does, and the identifiers that files written for it refer to.
+
+    ``advance`` is called once for every file of the folder.
+    """
     # Real files break the rules on how values are written (too many digits, stray characters) in harmless ways.
-    with disable_value_validation():
-        return _read(folder, series_uid, structure_set_uid, name)
+    # pydicom warns of it with the values themselves, which may be personal.
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        return _read(folder, choice or Choice(), name, advance)
 
 
 def _read(
-    folder: Path, series_uid: str | None, structure_set_uid: str | None, name: str | None
+    folder: Path, choice: Choice, name: str | None, advance: Callable[[], None] | None
 ) -> tuple[Case, CtReference]:
     """Return the case and the identifiers of its CT."""
-    scanned = scan_folder(folder)
-    ct = read_ct(scanned.ct, series_uid)
-    notes = (*scanned.notes, *ct.notes)
-    chosen = _choose_structure_set(scanned.structure_sets, structure_set_uid, ct)
+    scanned = scan_folder(folder, advance)
+    ct = read_ct(scanned.ct, choice.series)
+    registrations = read_registrations(without_duplicates(scanned.registrations)[0])
+    notes = (*scanned.notes, *ct.notes, *registrations.notes)
+    structure_sets, duplicate_notes = without_duplicates(scanned.structure_sets)
+    chosen = _choose_structure_set(structure_sets, choice.structure_set, ct.reference)
     structures: tuple[Structure, ...] = ()
     structure_notes: tuple[str, ...] = ("there is no structure set",)
     if chosen is not None:
-        structures, structure_notes = read_structures(chosen, ct.reference, ct.grid)
+        structures, structure_notes = read_structures(chosen, ct.reference, ct.grid, registrations)
+    images, image_notes = read_images(scanned, registrations, ct.reference, ct.grid, choice.second)
     label = name or f"ct-{hashlib.sha256(ct.reference.series_uid.encode()).hexdigest()[:8]}"
     case = Case(
         label,
@@ -73,34 +99,26 @@ def _read(
         structures,
         ct.patient_position,
         ct.reference.frame_of_reference_uid,
-        (*notes, *structure_notes),
+        (*notes, *duplicate_notes, *structure_notes, *image_notes),
+        images,
     )
     return case, ct.reference
 
 
-def _choose_structure_set(
-    headers: Sequence[Header], structure_set_uid: str | None, ct: CtImage
-) -> Header | None:
+def _choose_structure_set(headers: Sequence[Header], wanted: str | None, ct: CtReference) -> Header | None:
     """Return the structure set that was asked for, or the only one that belongs to the CT."""
-    listed = ", ".join(
-        f"{header.text('SOPInstanceUID')} '{header.text('StructureSetLabel')}'" for header in headers
-    )
-    if structure_set_uid is not None:
-        for header in headers:
-            if header.text("SOPInstanceUID") == structure_set_uid:
-                return header
-        raise DicomError(
-            f"there is no structure set {structure_set_uid}: the folder holds {listed or 'none'}"
-        )
+    if wanted is not None:
+        return choose_structure_set(headers, wanted)
     if len(headers) <= 1:
         return headers[0] if headers else None
-    frame_uid = ct.reference.frame_of_reference_uid
-    fitting = [header for header in headers if not frame_uid or frames_of_reference(header) <= {frame_uid}]
+    ct_uid = ct.frame_of_reference_uid
+    fitting = [header for header in headers if not ct_uid or frames_of_reference(header) <= {ct_uid}]
     if len(fitting) > 1:
-        fitting = [header for header in fitting if refers_to_series(header, ct.reference.series_uid)]
+        fitting = [header for header in fitting if refers_to_series(header, ct.series_uid)] or fitting
     if len(fitting) != 1:
         raise DicomError(
             f"the folder holds {len(headers)} structure sets, of which not exactly one belongs to the CT series: "
-            f"choose one by its UID among {listed}"
+            "choose one with --structure-set TEXT (UID, or a part of the label that no other has) among\n"
+            f"{list_structure_sets(headers)}"
         )
     return fitting[0]

@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
-from engine.model.arrays import F32, Bool
+from engine.geometry.resample import sample_onto
+from engine.model.arrays import F32, F64, Bool
 from engine.model.case import PatientPosition
 from engine.model.grid import Grid
-from storage.dicom.scan import Header, attribute
-from storage.dicom.slice_geometry import stack_slices
+from storage.dicom.choosing import by_series, choose_series
+from storage.dicom.duplicates import without_duplicates
+from storage.dicom.patient_position import patient_position
+from storage.dicom.pixels import read_volume, rescaled, rescaling
+from storage.dicom.planes import Plane, planes_of
+from storage.dicom.read_registration import inverse
+from storage.dicom.scan import Header
+from storage.dicom.slice_geometry import Stack, stack_planes
 from storage.dicom.uids import CtReference
 
 PADDING_HU = -1024.0
@@ -44,15 +50,18 @@ class CtImage:
     notes: tuple[str, ...]
 
 
-def read_ct(headers: Sequence[Header], series_uid: str | None = None) -> CtImage:
+def read_ct(headers: Sequence[Header], series: str | None = None) -> CtImage:
     """Read a CT series, slice by slice, so that hardly more than the result is held in memory.
+
+    A CT whose planes do not run along the patient's axes (oblique, sagittal, coronal, or sheared by a tilted gantry) is
+    interpolated trilinearly onto a grid that does, as dose is computed on such grids alone.
 
     Parameters
     ----------
     headers
         Headers of CT slices, of one or more series.
-    series_uid
-        Which series; may be left out if there is only one.
+    series
+        Which series: its UID, its number or a part of its description; may be left out if there is only one.
 
     Raises
     ------
@@ -60,124 +69,92 @@ def read_ct(headers: Sequence[Header], series_uid: str | None = None) -> CtImage
         If there is no CT, more than one without a choice, or if the series is damaged, incomplete or not supported;
         the message names the file.
     """
-    stack = stack_slices(_choose_series(headers, series_uid))
-    ct_hu = np.empty(stack.grid.shape_zyx, np.float32)
-    n_padding = 0
-    types: set[str] = set()
-    for slice_, header in enumerate(stack.headers):
-        dataset = _read_whole(header)
-        types.add(_rescale_type(header, dataset))
-        stored = _pixels(header, dataset)
-        values = stored * _factor(header, dataset, "RescaleSlope") + _factor(
-            header, dataset, "RescaleIntercept"
+    if not headers:
+        raise DicomError("the folder holds no CT images: name the folder with the planning CT")
+    chosen = choose_series(by_series(headers), series, "CT", "--series")
+    chosen, duplicate_notes = without_duplicates(chosen)
+    stack = stack_planes(planes_of(chosen))
+    position, position_notes = patient_position(stack.planes[0])
+    volume, unit_notes = _read_hu(stack)
+    grid = stack.axial_grid()
+    geometry_notes: tuple[str, ...] = ()
+    if stack.is_axial and not stack.tilt_deg:
+        cosines = stack.planes[0].cosines
+        volume = np.ascontiguousarray(
+            volume[:, :: -1 if cosines[4] < 0 else 1, :: -1 if cosines[0] < 0 else 1]
         )
-        below_air = _padding(dataset, stored) & (values < PADDING_HU)
-        values[below_air] = PADDING_HU
-        n_padding += int(below_air.sum())
-        ct_hu[slice_] = values[:: -1 if stack.flip_rows else 1, :: -1 if stack.flip_columns else 1]
-    notes = list(stack.notes)
-    if n_padding:
-        notes.append(
-            f"{n_padding} voxels of padding around the scanned circle were set to {PADDING_HU:.0f} HU"
-        )
-    if "US" in types:
-        notes.append("the CT calls the unit of its values unspecified; Hounsfield units were assumed")
-    first = stack.headers[0]
+    else:
+        volume = sample_onto(volume, inverse(stack.patient_from_index), grid, PADDING_HU)
+        geometry_notes = (_resampling_note(stack, grid),)
+    first = stack.planes[0].header
     if not first.text("FrameOfReferenceUID"):
-        notes.append("the CT names no frame of reference, so structures could not be checked against it")
+        unit_notes += ("the CT names no frame of reference, so structures could not be checked against it",)
     reference = CtReference(
         study_uid=first.text("StudyInstanceUID"),
         series_uid=first.text("SeriesInstanceUID"),
         frame_of_reference_uid=first.text("FrameOfReferenceUID"),
-        instance_uids=tuple(header.text("SOPInstanceUID") for header in stack.headers),
+        instance_uids=tuple(dict.fromkeys(plane.header.text("SOPInstanceUID") for plane in stack.planes)),
     )
-    return CtImage(stack.grid, ct_hu, stack.patient_position, reference, tuple(notes))
-
-
-def _choose_series(headers: Sequence[Header], series_uid: str | None) -> list[Header]:
-    """Return the headers of the wanted series."""
-    by_series: dict[str, list[Header]] = {}
-    for header in headers:
-        by_series.setdefault(header.text("SeriesInstanceUID"), []).append(header)
-    if not by_series:
-        raise DicomError("the folder holds no CT images: name the folder with the planning CT")
-    listed = "; ".join(
-        f"{uid} '{found[0].text('SeriesDescription')}' ({len(found)} slices)"
-        for uid, found in sorted(by_series.items())
+    return CtImage(
+        grid, volume, position, reference, duplicate_notes + position_notes + geometry_notes + unit_notes
     )
-    if series_uid is None and len(by_series) > 1:
-        raise DicomError(f"the folder holds {len(by_series)} CT series: choose one by its UID among {listed}")
-    if series_uid is not None and series_uid not in by_series:
-        raise DicomError(f"there is no CT series {series_uid}: the folder holds {listed}")
-    return by_series[series_uid] if series_uid is not None else next(iter(by_series.values()))
 
 
-def _read_whole(header: Header) -> Dataset:
-    """Return a slice with its pixels."""
-    try:
-        return dcmread(header.path)
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise DicomError(
-            f"'{header.path.name}' cannot be read ({type(error).__name__}: damaged?): export it again"
-        ) from error
+def _read_hu(stack: Stack) -> tuple[F32, tuple[str, ...]]:
+    """Return Hounsfield units in the order of the stack, and notes."""
+    n_padding = 0
+    types: set[str] = set()
+
+    def convert(plane: Plane, dataset: Dataset, stored: F64) -> F64:
+        nonlocal n_padding
+        types.add(_rescale_type(plane, dataset))
+        values = rescaled(plane, dataset, stored, needed=True)
+        below_air = _padding(dataset, stored) & (values < PADDING_HU)
+        values[below_air] = PADDING_HU
+        n_padding += int(below_air.sum())
+        return values
+
+    volume, notes = read_volume(stack, convert)
+    if n_padding:
+        notes += (f"{n_padding} voxels of padding around the scanned circle were set to {PADDING_HU:.0f} HU",)
+    if "US" in types:
+        notes += ("the CT calls the unit of its values unspecified; Hounsfield units were assumed",)
+    return volume, notes
 
 
-def _pixels(header: Header, dataset: Dataset) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return the stored numbers of a slice, shape (rows, columns)."""
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None or "BitsAllocated" not in dataset or "PixelData" not in dataset:
-        raise DicomError(f"'{header.path.name}' has no complete pixel data (truncated?): export it again")
-    if not syntax.is_compressed:
-        expected = rows * columns * int(dataset.BitsAllocated) // 8 * int(dataset.get("SamplesPerPixel", 1))
-        if len(dataset.PixelData) < expected:
-            raise DicomError(
-                f"'{header.path.name}' is truncated ({len(dataset.PixelData)} bytes of pixels instead of {expected}): "
-                "export it again"
-            )
-    try:
-        stored = dataset.pixel_array
-    except Exception as error:  # decoders raise many kinds
-        raise DicomError(
-            f"the pixels of '{header.path.name}' cannot be decoded ({syntax.name}: {type(error).__name__}): export it "
-            "uncompressed (explicit little endian)"
-        ) from error
-    if stored.shape != (rows, columns):
-        raise DicomError(
-            f"'{header.path.name}' has pixels of shape {stored.shape} (a CT slice has one number per pixel)"
+def _resampling_note(stack: Stack, grid: Grid) -> str:
+    """Return what was done to a stack that does not run along the patient's axes."""
+    nx, ny, nz = grid.shape_zyx[::-1]
+    spacing = " × ".join(f"{spacing_mm:.3f}" for spacing_mm in grid.spacing_mm_xyz)
+    if stack.tilt_deg:
+        how = f"a gantry tilt of {stack.tilt_deg:.1f}°"
+    else:
+        how = "columns, rows and planes {:.1f}°, {:.1f}° and {:.1f}° off the nearest patient axes".format(
+            *stack.angles_deg
         )
-    return stored.astype(np.float64)
+    return (
+        f"the CT has {how}; it was interpolated onto an axial grid of {nx} × {ny} × {nz} voxels of {spacing} mm, with "
+        f"{PADDING_HU:.0f} HU beyond its edges"
+    )
 
 
-def _factor(header: Header, dataset: Dataset, keyword: str) -> float:
-    """Return Rescale Slope or Rescale Intercept."""
-    value = attribute(dataset, keyword, header.path)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = np.nan
-    if not np.isfinite(number):
-        raise DicomError(
-            f"'{header.path.name}' has no {keyword} (its pixels have no Hounsfield units): export it again"
-        )
-    return number
-
-
-def _rescale_type(header: Header, dataset: Dataset) -> str:
+def _rescale_type(plane: Plane, dataset: Dataset) -> str:
     """Return the unit of the values; refuse what is not Hounsfield units."""
-    unit = str(dataset.get("RescaleType") or "HU")
+    unit = str(rescaling(plane, dataset).get("RescaleType") or "HU")
     if unit not in ("HU", "US"):
         raise DicomError(
-            f"'{header.path.name}' holds '{unit}' values (not Hounsfield units): choose the plain CT reconstruction"
+            f"'{plane.header.path.name}' holds '{unit}' values (not Hounsfield units): choose the plain CT "
+            "reconstruction"
         )
     return unit
 
 
-def _padding(dataset: Dataset, stored: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Bool:
+def _padding(dataset: Dataset, stored: F64) -> Bool:
     """Return which pixels are padding (PS3.3 C.7.5.1.1.2)."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, np.bool_)
     limit = dataset.get("PixelPaddingRangeLimit", value)
     low, high = sorted((float(value), float(limit)))
-    return (stored >= low) & (stored <= high)
+    padding: Bool = (stored >= low) & (stored <= high)
+    return padding

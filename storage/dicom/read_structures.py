@@ -1,20 +1,24 @@
 """Read an RT Structure Set."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom import dcmread
+from pydicom.charset import python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
-from engine.geometry.voxelise import voxelise
+from engine.geometry.tilted_contours import voxelise_tilted
+from engine.geometry.voxelise import Voxelised, voxelise
 from engine.model.arrays import F64
 from engine.model.case import Contour, Structure, StructureKind
 from engine.model.grid import Grid
-from storage.dicom.scan import Header
+from storage.dicom.read_images import placing
+from storage.dicom.read_registration import Registrations
+from storage.dicom.scan import Header, read_whole
 from storage.dicom.uids import CtReference
 
 KINDS: dict[str, StructureKind] = {
@@ -45,13 +49,15 @@ class _Roi:
 
 
 def read_structures(
-    header: Header, ct: CtReference, grid: Grid
+    header: Header, ct: CtReference, grid: Grid, registrations: Registrations
 ) -> tuple[tuple[Structure, ...], tuple[str, ...]]:
     """Read a structure set and voxelise it on the grid of its CT.
 
     Contours are given in patient coordinates, so they need no turning, whatever the orientation of the CT slices. Only
-    closed axial contours make a structure; points and open lines are skipped with a note, as are empty regions and
-    those with contours that are not axial. Contours need not lie in CT slices.
+    closed contours make a structure; points and open lines are skipped with a note, as are regions that are empty or
+    lie outside of the CT. Contours need not lie in CT slices. Those drawn in another frame of reference are moved by a
+    rigid registration. Contours that are not axial, as drawn or after moving, but parallel to each other go by way of
+    voxels of their own, and the structure has no contours.
 
     Parameters
     ----------
@@ -61,11 +67,13 @@ def read_structures(
         Identifiers of the CT.
     grid
         Grid of the CT.
+    registrations
+        How other frames of reference lie to that of the CT.
 
     Raises
     ------
     DicomError
-        If the file is damaged, or a region belongs to another frame of reference than the CT.
+        If the file is damaged, or a region belongs to another frame of reference that is not registered to the CT.
     """
     dataset = _read(header)
     try:
@@ -76,21 +84,25 @@ def read_structures(
             f"the structure set '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): "
             "export it again"
         ) from error
-    notes: list[str] = []
+    notes: list[str] = _character_set_notes(dataset, rois)
+    moved: Counter[str] = Counter()
     structures: list[Structure] = []
     taken: set[str] = set()
     for roi in rois:
-        _check_frame(roi, ct, header)
+        matrix, how = _placing(roi, ct, header, registrations)
         name = _unique(roi.name, taken)
         taken.add(name)
         if name != roi.name:
             notes.append(f"a second structure called '{roi.name}' was renamed '{name}'")
-        contours, roi_notes = _contours(roi, header)
-        notes += [f"structure '{name}': {note}" for note in roi_notes]
-        if contours:
-            voxelised = voxelise(contours, grid)
-            notes += [f"structure '{name}': {note}" for note in voxelised.notes]
-            structures.append(Structure(name, roi.kind, voxelised.coverage, contours))
+        polygons_mm, roi_notes = _polygons_mm(roi, header)
+        if how:
+            moved[how] += 1
+            polygons_mm = [points @ matrix[:3, :3].T + matrix[:3, 3] for points in polygons_mm]
+        structure, voxel_notes = _structure(name, roi.kind, polygons_mm, grid)
+        notes += [f"structure '{name}': {note}" for note in (*roi_notes, *voxel_notes)]
+        if structure is not None:
+            structures.append(structure)
+    notes += [f"{count} structure(s) were drawn on another image and {how}" for how, count in moved.items()]
     n_absent = len(referenced - set(ct.instance_uids))
     if n_absent:
         which = "none is" if n_absent == len(referenced) else f"{len(referenced) - n_absent} are"
@@ -114,12 +126,7 @@ def refers_to_series(header: Header, series_uid: str) -> bool:
 
 def _read(header: Header) -> Dataset:
     """Return the whole structure set; a file that was cut short would otherwise lose structures without a word."""
-    try:
-        dataset = dcmread(header.path)
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise DicomError(
-            f"'{header.path.name}' cannot be read ({type(error).__name__}: damaged?): export it again"
-        ) from error
+    dataset = read_whole(header)
     cut = any(
         isinstance(element, RawDataElement)
         and element.length < UNDEFINED_LENGTH
@@ -159,13 +166,34 @@ def _rois(dataset: Dataset) -> list[_Roi]:
     return rois
 
 
-def _check_frame(roi: _Roi, ct: CtReference, header: Header) -> None:
-    """Refuse a region in other coordinates than those of the CT (either may leave them unsaid)."""
-    if roi.frame_of_reference_uid and ct.frame_of_reference_uid not in ("", roi.frame_of_reference_uid):
-        raise DicomError(
-            f"structure '{roi.name}' in '{header.path.name}' has frame of reference {roi.frame_of_reference_uid}, "
-            f"the CT {ct.frame_of_reference_uid} (it was drawn on another image): export the structure set of this CT"
-        )
+def _placing(roi: _Roi, ct: CtReference, header: Header, registrations: Registrations) -> tuple[F64, str]:
+    """Return the matrix into the coordinates of the CT, and how it is known where it is not the same frame.
+
+    Either file may leave its frame of reference unsaid.
+    """
+    if "" in (roi.frame_of_reference_uid, ct.frame_of_reference_uid):
+        return np.eye(4), ""
+    what = (
+        f"structure '{roi.name}' in '{header.path.name}' (frame of reference {roi.frame_of_reference_uid}, the CT: "
+        f"{ct.frame_of_reference_uid})"
+    )
+    return placing(registrations, roi.frame_of_reference_uid, ct.frame_of_reference_uid, what)
+
+
+def _character_set_notes(dataset: Dataset, rois: Sequence[_Roi]) -> list[str]:
+    """Return a note if names may have been read wrongly: their character set is unknown or not said."""
+    value = dataset.get("SpecificCharacterSet") or ""
+    said = [value] if isinstance(value, str) else list(value)
+    unknown = [name for name in said if name and name not in python_encoding]
+    if unknown:
+        return [
+            f"the structure set has an unknown character set ({', '.join(unknown)}); names may be misspelt"
+        ]
+    if not any(said) and not all(roi.name.isascii() for roi in rois):
+        return [
+            "the structure set does not say its character set; names were read as Latin 1 and may be misspelt"
+        ]
+    return []
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -176,26 +204,63 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _contours(roi: _Roi, header: Header) -> tuple[tuple[Contour, ...], tuple[str, ...]]:
-    """Return the closed axial contours of a region, and notes on those that were left out."""
-    contours: list[Contour] = []
+def _polygons_mm(roi: _Roi, header: Header) -> tuple[list[F64], list[str]]:
+    """Return the closed contours of a region, each of shape (n_point, 3), and notes on those that were left out."""
+    polygons_mm: list[F64] = []
     skipped: Counter[str] = Counter()
     for item in roi.items:
-        kind = str(item.get("ContourGeometricType") or "of no kind")
+        kind = str(item.get("ContourGeometricType") or "of no kind").strip().upper()
         if kind not in AREA_TYPES:
             skipped[kind] += 1
             continue
         points_mm = _points(item, roi, header)
         if len(points_mm) < 3:
             skipped["with fewer than 3 points"] += 1
-        elif np.ptp(points_mm[:, 2]) > PLANAR_TOLERANCE_MM:
-            return (), ("left out, as it has contours that are not axial",)
         else:
-            contours.append(Contour(float(points_mm[:, 2].mean()), points_mm[:, :2].copy()))
-    notes = [f"skipped {count} contour(s) {kind}" for kind, count in sorted(skipped.items())]
-    if not contours:
-        notes.append("left out, as it is empty")
-    return tuple(contours), tuple(notes)
+            polygons_mm.append(points_mm)
+    return polygons_mm, [f"skipped {count} contour(s) {kind}" for kind, count in sorted(skipped.items())]
+
+
+def _structure(
+    name: str, kind: StructureKind, polygons_mm: Sequence[F64], grid: Grid
+) -> tuple[Structure | None, list[str]]:
+    """Return a structure on the grid, if anything of it lies there, and notes."""
+    if not polygons_mm:
+        return None, ["left out, as it is empty"]
+    if all(float(np.ptp(points[:, 2])) <= PLANAR_TOLERANCE_MM for points in polygons_mm):
+        contours = tuple(Contour(float(points[:, 2].mean()), points[:, :2].copy()) for points in polygons_mm)
+        voxelised = voxelise(contours, grid)
+        notes = list(voxelised.notes)
+        if notes:
+            notes += _outside_note(contours, voxelised, grid)
+    else:
+        tilted = voxelise_tilted(polygons_mm, grid)
+        if tilted is None:
+            return None, ["left out, as it has contours that are not axial, nor parallel to each other"]
+        contours, voxelised = (), tilted
+        notes = [*tilted.notes, "its contours are not axial; it was brought onto the CT grid as voxels"]
+    if not voxelised.coverage.any():
+        return None, ["left out, as it lies outside of the CT"]
+    return Structure(name, kind, voxelised.coverage, contours), notes
+
+
+def _outside_note(contours: Sequence[Contour], voxelised: Voxelised, grid: Grid) -> list[str]:
+    """Return how much of a structure lies outside of the grid."""
+    points = np.concatenate([contour.points_mm_xy for contour in contours])
+    heights_mm = [contour.z_mm for contour in contours]
+    dz = grid.spacing_mm_xyz[2]
+    reach_mm = max(heights_mm) - min(heights_mm) + 4.0 * dz
+    (left, front), (right, back) = points.min(axis=0) - 1.0, points.max(axis=0) + 1.0
+    # Areas of polygons in pixels are exact whatever the size of the pixels, so that one pixel tells the whole volume.
+    column = Grid(
+        (0.5 * (left + right), 0.5 * (front + back), min(heights_mm) - 0.5 * reach_mm),
+        (right - left, back - front, dz),
+        (1 + int(np.ceil(2.0 * reach_mm / dz)), 1, 1),
+    )
+    whole_mm3 = float(voxelise(contours, column).coverage.sum(dtype=np.float64)) * column.voxel_volume_mm3
+    inside_mm3 = float(voxelised.coverage.sum(dtype=np.float64)) * grid.voxel_volume_mm3
+    share = 1.0 - inside_mm3 / whole_mm3 if whole_mm3 > 0.0 else 0.0
+    return [f"{100.0 * share:.1f} % of its volume lies outside of the CT"] if share > 5e-4 else []
 
 
 def _points(item: Dataset, roi: _Roi, header: Header) -> F64:

@@ -1,6 +1,7 @@
 """Look through a folder for DICOM files and read their headers."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,35 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, RTStructureSetStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    RTDoseStorage,
+    RTIonPlanStorage,
+    RTPlanStorage,
+    RTStructureSetStorage,
+    SpatialRegistrationStorage,
+)
 
 from engine.errors import DicomError
 
 HEADER_KEYWORDS = [
+    "SpecificCharacterSet",
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "SeriesNumber",
     "SeriesDescription",
     "Modality",
     "FrameOfReferenceUID",
@@ -26,12 +47,38 @@ HEADER_KEYWORDS = [
     "PixelSpacing",
     "Rows",
     "Columns",
+    "NumberOfFrames",
     "PatientPosition",
     "GantryDetectorTilt",
     "SamplesPerPixel",
     "StructureSetLabel",
     "StructureSetROISequence",
+    "RTPlanLabel",
+    "DoseSummationType",
+    "ReferencedStructureSetSequence",
+    "ReferencedRTPlanSequence",
 ]
+
+KIND_OF_SOP_CLASS: dict[str, str] = {
+    CTImageStorage: "ct",
+    EnhancedCTImageStorage: "ct",
+    LegacyConvertedEnhancedCTImageStorage: "ct",
+    MRImageStorage: "mr",
+    EnhancedMRImageStorage: "mr",
+    LegacyConvertedEnhancedMRImageStorage: "mr",
+    PositronEmissionTomographyImageStorage: "pet",
+    EnhancedPETImageStorage: "pet",
+    LegacyConvertedEnhancedPETImageStorage: "pet",
+    RTStructureSetStorage: "structure_sets",
+    SpatialRegistrationStorage: "registrations",
+    RTPlanStorage: "plans",
+    RTIonPlanStorage: "plans",
+    RTDoseStorage: "doses",
+}
+"""What is read, by SOP Class (PS3.4 B.5); all else is counted in a note."""
+IMAGES = ("ct", "mr", "pet")
+_BARE_GROUPS = (b"\x02\x00", b"\x08\x00")
+"""How a file begins that has DICOM's elements without the preamble of PS3.10 7.1 (old exports)."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +114,31 @@ class Header:
 
 @dataclass(frozen=True)
 class ScannedFolder:
-    """What a folder holds.
+    """What a folder holds: headers by kind, each in the order of the files' paths.
 
     Parameters
     ----------
-    ct
-        Headers of CT slices, all series.
+    ct, mr, pet
+        Slices, or whole multi-frame images, of all series.
     structure_sets
-        Headers of RT Structure Sets.
+        RT Structure Sets.
+    registrations
+        Spatial Registrations.
+    plans
+        RT Plans and RT Ion Plans.
+    doses
+        RT Doses.
     notes
         What was ignored or looks odd.
     """
 
     ct: tuple[Header, ...]
+    mr: tuple[Header, ...]
+    pet: tuple[Header, ...]
     structure_sets: tuple[Header, ...]
+    registrations: tuple[Header, ...]
+    plans: tuple[Header, ...]
+    doses: tuple[Header, ...]
     notes: tuple[str, ...]
 
 
@@ -100,51 +158,53 @@ def attribute(dataset: Dataset, keyword: str, path: Path) -> Any:
         ) from error
 
 
-def scan_folder(folder: Path) -> ScannedFolder:
-    """Read the headers of all files in ``folder`` and below.
+def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> ScannedFolder:
+    """Read the headers of all files in ``folder`` and below; about 10 kB of memory a file.
 
     Files that are not DICOM, scout images and other kinds of objects are ignored with a note that counts them (names
     of files may be personal).
 
+    Parameters
+    ----------
+    folder
+        Where to look.
+    advance
+        Called after every file.
+
     Raises
     ------
     DicomError
-        If the folder does not exist, a DICOM file is too damaged to tell what it is, or the CT is in the enhanced
-        multi-frame form.
+        If the folder does not exist, or a DICOM file is too damaged to tell what it is.
     """
     if not folder.is_dir():
         raise DicomError(f"'{folder}' is not a folder: name the folder that holds the CT and structure set")
-    ct: list[Header] = []
-    structure_sets: list[Header] = []
+    found: dict[str, list[Header]] = {kind: [] for kind in KIND_OF_SOP_CLASS.values()}
     notes: list[str] = []
     ignored: Counter[str] = Counter()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         header = read_header(path)
+        if advance is not None:
+            advance()
         if header is None:
             ignored["not DICOM"] += 1
             continue
         sop_class_uid = header.text("SOPClassUID")
-        if sop_class_uid == CTImageStorage:
-            if "LOCALIZER" in header.text("ImageType"):
-                ignored["scout image"] += 1
-            else:
-                ct.append(header)
-        elif sop_class_uid == EnhancedCTImageStorage:
-            raise DicomError(
-                f"'{path.name}' is an enhanced multi-frame CT (which is not supported): export the series as "
-                "single-frame CT images"
-            )
-        elif sop_class_uid == RTStructureSetStorage or "StructureSetROISequence" in header.dataset:
-            structure_sets.append(header)
-            if header.text("Modality") != "RTSTRUCT":
+        kind = KIND_OF_SOP_CLASS.get(sop_class_uid)
+        if kind is None and "StructureSetROISequence" in header.dataset:
+            kind = "structure_sets"
+        if kind is None:
+            ignored[UID(sop_class_uid).name or "DICOM of unknown kind"] += 1
+        elif kind in IMAGES and "LOCALIZER" in header.text("ImageType"):
+            ignored["scout image"] += 1
+        else:
+            found[kind].append(header)
+            if kind == "structure_sets" and header.text("Modality") != "RTSTRUCT":
                 notes.append(
                     f"the structure set calls its modality '{header.text('Modality')}' instead of 'RTSTRUCT'; it was "
                     "read as a structure set because that is what it holds"
                 )
-        else:
-            ignored[UID(sop_class_uid).name or "DICOM of unknown kind"] += 1
     notes += [f"ignored {count} file(s): {kind}" for kind, count in sorted(ignored.items())]
-    return ScannedFolder(tuple(ct), tuple(structure_sets), tuple(notes))
+    return ScannedFolder(**{kind: tuple(headers) for kind, headers in found.items()}, notes=tuple(notes))
 
 
 def read_header(path: Path) -> Header | None:
@@ -156,7 +216,7 @@ def read_header(path: Path) -> Header | None:
         If it begins as DICOM but cannot be read.
     """
     try:
-        return Header(path, dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER_KEYWORDS)))
+        return Header(path, read_file(path, False, HEADER_KEYWORDS))
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -164,3 +224,66 @@ def read_header(path: Path) -> Header | None:
             f"'{path.name}' begins as DICOM but cannot be read ({type(error).__name__}: damaged or truncated?): "
             "export it again or take it out of the folder"
         ) from error
+
+
+def read_file(path: Path, pixels: bool = True, keywords: Sequence[str] | None = None) -> FileDataset:
+    """Return a file, also one without preamble, with the identifiers that it says in either of two places.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pixels
+        Whether to read pixels, too.
+    keywords
+        Attributes to read; by default all.
+
+    Raises
+    ------
+    InvalidDicomError
+        If it is not DICOM.
+    """
+    with path.open("rb") as stream:
+        bare = stream.read(132)[128:] != b"DICM" and _begins_bare(path)
+    dataset = dcmread(
+        path,
+        stop_before_pixels=not pixels,
+        specific_tags=None if keywords is None else list(keywords),
+        force=bare,
+    )
+    if bare:
+        if "SOPClassUID" not in dataset:
+            raise InvalidDicomError("two bytes that look like DICOM by chance")
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = (
+                ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            )
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        of_file = dataset.file_meta.get(f"MediaStorage{keyword}")
+        if of_file and not dataset.get(keyword):
+            setattr(dataset, keyword, of_file)
+    return dataset
+
+
+def read_whole(header: Header, pixels: bool = True) -> FileDataset:
+    """Return a file with all that is in it, or all but its pixels.
+
+    Raises
+    ------
+    DicomError
+        If it is damaged.
+    """
+    try:
+        return read_file(header.path, pixels)
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise DicomError(
+            f"'{header.path.name}' cannot be read ({type(error).__name__}: damaged?): export it again"
+        ) from error
+
+
+def _begins_bare(path: Path) -> bool:
+    """Return whether a file begins like a data element of the first groups in little endian."""
+    with path.open("rb") as stream:
+        begin = stream.read(8)
+    return len(begin) == 8 and begin[:2] in _BARE_GROUPS and begin[3] == 0

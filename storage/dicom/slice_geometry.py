@@ -1,4 +1,4 @@
-"""Check that CT slices form a regular axial stack, and work out its grid."""
+"""Check that planes form a regular stack, and work out where its voxels lie."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,179 +7,214 @@ import numpy as np
 
 from engine.errors import DicomError
 from engine.model.arrays import F64
-from engine.model.case import PatientPosition
 from engine.model.grid import Grid
-from storage.dicom.scan import Header
+from storage.dicom.planes import Plane
 
 COSINE_TOLERANCE = 1e-4
 """Directions may be off by this much (0.03 mm over 300 mm)."""
 POSITION_TOLERANCE_MM = 0.01
 SPACING_TOLERANCE_FRACTION = 0.01
-TILT_TOLERANCE_DEG = 0.05
-SUPINE_HEAD_FIRST_VIEW = (1, 1)
-GANTRY_VIEWS: dict[PatientPosition, tuple[int, int]] = {
-    "HFS": (1, 1),
-    "HFP": (-1, -1),
-    "FFS": (-1, 1),
-    "FFP": (1, -1),
-}
-"""Signs of x along rows and of y along columns when an image is seen from the foot end of the couch (PS3.3
-C.7.3.1.1.2: the picture is that of the gantry, the coordinates are those of the patient)."""
+TILT_TOLERANCE_DEG = 0.5
+"""A gantry tilt may be written with this rounding."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Slices in order with their grid.
+    """Planes in order, with the place of every voxel.
 
     Parameters
     ----------
-    headers
-        Slices from feet to head (increasing z).
-    grid
-        The grid, along increasing x, y and z.
-    flip_rows, flip_columns
-        Whether stored rows run along decreasing y, and stored columns along decreasing x.
-    patient_position
-        Position on the couch.
-    notes
-        What was assumed.
+    planes
+        Planes in order: from feet to head, or along whichever patient axis is nearest to their normal.
+    shape_zyx
+        Number of planes, rows and columns.
+    patient_from_index
+        Patient coordinates of the voxel centre at column, row, plane (and 1), shape (4, 4).
+    tilt_deg
+        Angle by which the stack is sheared: the gantry was tilted.
     """
 
-    headers: tuple[Header, ...]
-    grid: Grid
-    flip_rows: bool
-    flip_columns: bool
-    patient_position: PatientPosition
-    notes: tuple[str, ...]
+    planes: tuple[Plane, ...]
+    shape_zyx: tuple[int, int, int]
+    patient_from_index: F64
+    tilt_deg: float
+
+    @property
+    def is_axial(self) -> bool:
+        """Whether rows, columns and planes run along x, y and z (in either direction)."""
+        cosines = self.planes[0].cosines
+        axial = (np.sign(cosines[0]), 0, 0, 0, np.sign(cosines[4]), 0)
+        return bool(np.abs(cosines - axial).max() <= COSINE_TOLERANCE)
+
+    @property
+    def angles_deg(self) -> tuple[float, float, float]:
+        """Angle between columns, rows and planes, each in turn, and the patient axis that is nearest to it."""
+        steps = self.patient_from_index[:3, :3]
+        cosine = np.abs(steps / np.linalg.norm(steps, axis=0)).max(axis=0)
+        x, y, z = np.degrees(np.arccos(np.clip(cosine, 0.0, 1.0)))
+        return float(x), float(y), float(z)
+
+    def axial_grid(self) -> Grid:
+        """Return a grid along the patient's axes with a voxel for every one of the stack.
+
+        For axial planes it holds the voxels themselves. Otherwise it covers all of their centres; each patient axis
+        has the spacing of the stack's axis nearest to it.
+        """
+        nz, ny, nx = self.shape_zyx
+        index = np.array(np.meshgrid([0, nx - 1], [0, ny - 1], [0, nz - 1], [1], indexing="ij")).reshape(
+            4, -1
+        )
+        corners_mm = (self.patient_from_index @ index)[:3]
+        low_mm, high_mm = corners_mm.min(axis=1), corners_mm.max(axis=1)
+        steps = self.patient_from_index[:3, :3]
+        spacing_mm = np.linalg.norm(steps, axis=0)[_nearest_axes(steps)]
+        if self.is_axial:
+            count = np.array([nx, ny, nz])
+        else:
+            count = np.ceil((high_mm - low_mm) / spacing_mm - 1e-6).astype(int) + 1
+        x, y, z = low_mm.tolist()
+        dx, dy, dz = spacing_mm.tolist()
+        return Grid((x, y, z), (dx, dy, dz), (int(count[2]), int(count[1]), int(count[0])))
 
 
-def stack_slices(headers: Sequence[Header]) -> Stack:
-    """Return the slices of one series in order, with the grid that they make up.
+def stack_planes(planes: Sequence[Plane]) -> Stack:
+    """Return the planes of one series in order, with the place of their voxels.
 
-    Slices are ordered by position, never by number or file name.
+    Planes are ordered by position, never by number or file name. A stack that is sheared along z, as a tilted gantry
+    leaves it, is a regular stack, too.
 
     Raises
     ------
     DicomError
-        If geometry is absent, differs between slices, is not axial, or the slices are missing, doubled or unevenly
-        spaced, or if orientation and patient position contradict each other.
+        If geometry differs between planes, or planes are missing, doubled, shifted or unevenly spaced.
     """
-    if len(headers) < 2:
+    first = planes[0]
+    if len(planes) < 2:
         raise DicomError(
-            f"the series has only one slice, '{headers[0].path.name}' (two or more are needed): export all of it"
+            f"the series has only one slice, '{first.header.path.name}' (two or more are needed): export all of it"
         )
-    _check_same(headers)
-    sign_x, sign_y = _view(headers[0])
-    for header in headers:
-        if _view(header) != (sign_x, sign_y):
-            raise DicomError(
-                f"'{header.path.name}' is turned against '{headers[0].path.name}' (one series has one orientation)"
-            )
-    position_mm = np.array([_numbers(header, "ImagePositionPatient", 3) for header in headers])
-    order = np.argsort(position_mm[:, 2], kind="stable")
-    ordered = [headers[n] for n in order]
+    _check_same(planes)
+    row, column = first.cosines[:3], first.cosines[3:]
+    normal = np.cross(row, column)
+    normal *= np.sign(normal[np.abs(normal).argmax()]) / np.linalg.norm(normal)
+    position_mm = np.array([plane.position_mm for plane in planes])
+    order = np.argsort(position_mm @ normal, kind="stable")
+    ordered = [planes[n] for n in order]
     position_mm = position_mm[order]
-    _check_aligned(ordered, position_mm)
-    dz_mm = _even_spacing_mm(ordered, position_mm[:, 2])
-    rows, columns = int(headers[0].text("Rows")), int(headers[0].text("Columns"))
-    dy_mm, dx_mm = _numbers(headers[0], "PixelSpacing", 2)
-    x_mm = position_mm[0, 0] - (columns - 1) * dx_mm if sign_x < 0 else position_mm[0, 0]
-    y_mm = position_mm[0, 1] - (rows - 1) * dy_mm if sign_y < 0 else position_mm[0, 1]
-    grid = Grid(
-        (float(x_mm), float(y_mm), float(position_mm[0, 2])),
-        (float(dx_mm), float(dy_mm), dz_mm),
-        (len(ordered), rows, columns),
+    height_mm = position_mm @ normal
+    _check_even_spacing(ordered, height_mm)
+    step_mm = (position_mm[-1] - position_mm[0]) / (len(ordered) - 1)
+    tilt_deg = _tilt_deg(step_mm, normal, row, len(ordered))
+    if tilt_deg == 0.0:
+        step_mm = normal * (step_mm @ normal)
+    _check_straight(ordered, position_mm, height_mm, step_mm, normal)
+    _check_tilt(ordered, tilt_deg)
+    rows, columns = (int(first.header.text(keyword)) for keyword in ("Rows", "Columns"))
+    matrix = np.eye(4)
+    matrix[:3] = np.stack(
+        [row * first.spacing_mm[1], column * first.spacing_mm[0], step_mm, position_mm[0]], axis=1
     )
-    patient_position, notes = _patient_position(headers[0], (sign_x, sign_y))
-    return Stack(tuple(ordered), grid, sign_y < 0, sign_x < 0, patient_position, notes)
+    return Stack(tuple(ordered), (len(ordered), rows, columns), matrix, tilt_deg)
 
 
-def _numbers(header: Header, keyword: str, count: int) -> F64:
-    """Return an attribute of ``count`` numbers."""
-    value = header.value(keyword)
-    try:
-        numbers = np.array([] if value in (None, "") else value, dtype=np.float64).reshape(-1)
-    except ValueError:
-        numbers = np.empty(0)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise DicomError(
-            f"'{header.path.name}' has no usable {keyword} (found '{value}'; it cannot be placed in the patient): "
-            "export it again"
-        )
-    if keyword == "PixelSpacing" and numbers.min() <= 0.0:
-        raise DicomError(f"'{header.path.name}' has PixelSpacing {numbers} (it must be positive)")
-    return numbers
+def _nearest_axes(steps: F64) -> list[int]:
+    """Return which of a stack's axes is nearest to x, y and z, each taken once."""
+    cosine = np.abs(steps / np.linalg.norm(steps, axis=0))
+    nearest = [0, 0, 0]
+    for _ in range(3):
+        axis, of_stack = np.unravel_index(int(cosine.argmax()), cosine.shape)
+        nearest[int(axis)] = int(of_stack)
+        cosine[axis, :] = cosine[:, of_stack] = -1.0
+    return nearest
 
 
-def _check_same(headers: Sequence[Header]) -> None:
-    """Refuse slices that differ in what one series must have in common."""
-    first = headers[0]
-    frames = {header.text("FrameOfReferenceUID"): header.path.name for header in headers}
+def _check_same(planes: Sequence[Plane]) -> None:
+    """Refuse planes that differ in what one series must have in common."""
+    first = planes[0]
+    name = first.header.path.name
+    frames = {plane.header.text("FrameOfReferenceUID"): plane.header.path.name for plane in planes}
     if len(frames) > 1:
         raise DicomError(
             f"the series has {len(frames)} frames of reference (its slices do not share coordinates; they are named by "
             f"{', '.join(repr(name) for name in frames.values())}, among others): export one acquisition only"
         )
-    spacing_mm = _numbers(first, "PixelSpacing", 2)
-    for header in headers:
+    for plane in planes:
+        header = plane.header
         for keyword in ("Rows", "Columns", "PatientPosition"):
-            if header.text(keyword) != first.text(keyword) or (
+            if header.text(keyword) != first.header.text(keyword) or (
                 keyword != "PatientPosition" and not header.text(keyword)
             ):
                 raise DicomError(
-                    f"'{header.path.name}' has {keyword} '{header.text(keyword)}', '{first.path.name}' has "
-                    f"'{first.text(keyword)}' (a series needs the same in every slice): export one acquisition only"
+                    f"'{header.path.name}' has {keyword} '{header.text(keyword)}', '{name}' has "
+                    f"'{first.header.text(keyword)}' (a series needs the same in every slice): export one acquisition "
+                    "only"
                 )
-        if np.abs(_numbers(header, "PixelSpacing", 2) - spacing_mm).max() > 1e-6 * spacing_mm.max():
+        if np.abs(plane.spacing_mm - first.spacing_mm).max() > 1e-6 * first.spacing_mm.max():
             raise DicomError(
-                f"'{header.path.name}' has another PixelSpacing than '{first.path.name}' "
+                f"'{header.path.name}' has another PixelSpacing than '{name}' "
                 "(a series needs the same in every slice): export one acquisition only"
+            )
+        if np.abs(plane.cosines - first.cosines).max() > COSINE_TOLERANCE:
+            raise DicomError(
+                f"'{header.path.name}' is turned against '{name}' (one series has one orientation)"
             )
 
 
-def _view(header: Header) -> tuple[int, int]:
-    """Return the signs of x along rows and y along columns of an axial slice."""
-    cosines = _numbers(header, "ImageOrientationPatient", 6)
-    sign_x, sign_y = (1 if cosine > 0 else -1 for cosine in (cosines[0], cosines[4]))
-    if np.abs(cosines - (sign_x, 0, 0, 0, sign_y, 0)).max() > COSINE_TOLERANCE:
-        raise DicomError(
-            f"'{header.path.name}' has orientation {cosines.tolist()} (oblique, tilted or not axial): "
-            "reconstruct axial slices without gantry tilt, rows along the patient's left-right"
-        )
-    tilt = header.text("GantryDetectorTilt")
-    if tilt and abs(float(_numbers(header, "GantryDetectorTilt", 1)[0])) > TILT_TOLERANCE_DEG:
-        raise DicomError(
-            f"'{header.path.name}' has a gantry tilt of {tilt} degrees (slices would be sheared): "
-            "reconstruct axial slices without gantry tilt"
-        )
-    return sign_x, sign_y
+def _tilt_deg(step_mm: F64, normal: F64, row: F64, n_plane: int) -> float:
+    """Return the angle of a tilted gantry: the couch moves along z, and planes are turned about x; 0 for all else."""
+    sideways_mm = np.linalg.norm(step_mm - normal * (step_mm @ normal)) * (n_plane - 1)
+    off_z_mm = float(np.abs(step_mm[:2]).max()) * (n_plane - 1)
+    about_x = bool(np.abs(row[1:]).max() <= COSINE_TOLERANCE)
+    if sideways_mm <= POSITION_TOLERANCE_MM or off_z_mm > POSITION_TOLERANCE_MM or not about_x:
+        return 0.0
+    cosine = abs(float(step_mm @ normal)) / float(np.linalg.norm(step_mm))
+    return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
 
-def _check_aligned(ordered: Sequence[Header], position_mm: F64) -> None:
-    """Refuse slices that are shifted sideways."""
-    shift_mm = np.abs(position_mm[:, :2] - position_mm[0, :2]).max(axis=1)
+def _check_straight(
+    ordered: Sequence[Plane], position_mm: F64, height_mm: F64, step_mm: F64, normal: F64
+) -> None:
+    """Refuse planes that are shifted sideways against the line through the first one."""
+    expected_mm = position_mm[0] + np.outer((height_mm - height_mm[0]) / (step_mm @ normal), step_mm)
+    shift_mm = np.linalg.norm(position_mm - expected_mm, axis=1)
     worst = int(shift_mm.argmax())
     if shift_mm[worst] > POSITION_TOLERANCE_MM:
         raise DicomError(
-            f"'{ordered[worst].path.name}' is shifted sideways by {shift_mm[worst]:.2f} mm against "
-            f"'{ordered[0].path.name}' (gantry tilt or two acquisitions): reconstruct axial slices of one acquisition"
+            f"'{ordered[worst].header.path.name}' is shifted sideways by {shift_mm[worst]:.2f} mm against "
+            f"'{ordered[0].header.path.name}' (two acquisitions?): reconstruct axial slices of one acquisition"
         )
 
 
-def _even_spacing_mm(ordered: Sequence[Header], z_mm: F64) -> float:
-    """Return the distance of slices; refuse doubled, missing and unevenly spaced ones."""
-    gap_mm = np.diff(z_mm)
+def _check_tilt(ordered: Sequence[Plane], tilt_deg: float) -> None:
+    """Refuse a tilt of the gantry that the positions do not show."""
+    for plane in ordered:
+        text = plane.header.text("GantryDetectorTilt")
+        try:
+            said_deg = abs(float(text or 0.0))
+        except ValueError:
+            said_deg = np.nan
+        if not abs(said_deg - tilt_deg) <= TILT_TOLERANCE_DEG and (text or tilt_deg == 0.0):
+            raise DicomError(
+                f"'{plane.header.path.name}' says a gantry tilt of {text} degrees, its position and orientation show "
+                f"{tilt_deg:.1f} (slices would be sheared): reconstruct axial slices without gantry tilt"
+            )
+
+
+def _check_even_spacing(ordered: Sequence[Plane], height_mm: F64) -> None:
+    """Refuse doubled, missing and unevenly spaced planes."""
+    names = [plane.header.path.name for plane in ordered]
+    gap_mm = np.diff(height_mm)
     for n in map(int, np.flatnonzero(gap_mm <= POSITION_TOLERANCE_MM)):
         raise DicomError(
-            f"'{ordered[n].path.name}' and '{ordered[n + 1].path.name}' lie at the same position, z = {z_mm[n]:.3f} mm "
+            f"'{names[n]}' and '{names[n + 1]}' lie at the same position, {height_mm[n]:.3f} mm along the normal "
             "(a doubled slice): take one of them, or one of the acquisitions, out"
         )
     typical_mm = float(np.median(gap_mm))
     allowed_mm = max(POSITION_TOLERANCE_MM, SPACING_TOLERANCE_FRACTION * typical_mm)
     for n in map(int, np.flatnonzero(np.abs(gap_mm - typical_mm) > allowed_mm)):
         where = (
-            f"between '{ordered[n].path.name}' at z = {z_mm[n]:.3f} mm and '{ordered[n + 1].path.name}' at "
-            f"z = {z_mm[n + 1]:.3f} mm"
+            f"between '{names[n]}' at {height_mm[n]:.3f} mm and '{names[n + 1]}' at {height_mm[n + 1]:.3f} mm along "
+            "the normal"
         )
         n_step = round(gap_mm[n] / typical_mm)
         if n_step >= 2 and abs(gap_mm[n] - n_step * typical_mm) <= n_step * allowed_mm:
@@ -188,33 +223,3 @@ def _even_spacing_mm(ordered: Sequence[Header], z_mm: F64) -> float:
             f"the spacing is uneven {where} ({gap_mm[n]:.3f} mm instead of {typical_mm:.3f} mm): "
             "reconstruct the series with even spacing"
         )
-    return float((z_mm[-1] - z_mm[0]) / (len(z_mm) - 1))
-
-
-def _patient_position(header: Header, view: tuple[int, int]) -> tuple[PatientPosition, tuple[str, ...]]:
-    """Return the patient position, after checking it against the orientation of the picture.
-
-    Pictures come as the gantry sees them, or turned so that the patient's left is always on the right. Anything else
-    means that somebody entered a position which is not the one that the coordinates were made for, so left and right
-    cannot be trusted.
-    """
-    name = header.text("PatientPosition")
-    if not name:
-        if view != SUPINE_HEAD_FIRST_VIEW:
-            raise DicomError(
-                f"'{header.path.name}' has no PatientPosition and an unusual orientation (left and right cannot be "
-                "told): enter the patient position"
-            )
-        return "HFS", ("the CT does not say the patient position; head first supine (HFS) was assumed",)
-    for position, gantry_view in GANTRY_VIEWS.items():
-        if name == position:
-            if view not in (gantry_view, SUPINE_HEAD_FIRST_VIEW):
-                raise DicomError(
-                    f"'{header.path.name}' has PatientPosition {name} but an orientation that contradicts it "
-                    "(left and right cannot be trusted): correct the patient position at its source"
-                )
-            return position, ()
-    raise DicomError(
-        f"'{header.path.name}' has PatientPosition '{name}' (known are {', '.join(GANTRY_VIEWS)}): other positions are "
-        "not supported"
-    )

@@ -18,7 +18,7 @@ SECRETS = {
     "InstitutionName": "Saint Vulpine Hospital",
     "InstitutionAddress": "Vulpine Square 1",
     "InstitutionalDepartmentName": "Fjordology",
-    "ReferringPhysicianName": "Drosselmeyer^Otto",
+    "ReferringPhysicianName": "Drosselmeyer^Ottokarius",
     "PerformingPhysicianName": "Pomeroyson^Ana",
     "OperatorsName": "Tinkerell^Sue",
     "StationName": "SCANNERX17",

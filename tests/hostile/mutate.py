@@ -23,7 +23,8 @@ VRS = (
 )  # fmt: skip
 NASTY_TEXT = (
     "nan", "-inf", "1e400", "0", "-1", "9" * 5000, "true", "[]", "{}", '""', "'''", "[[", "]]", "=", ".", "\0",
-    "\x1b[2J",     "2020-01-01", "\ufeff", "\r", '"\\u0000"', "[[objectives]]", "[case]", "#", "0x7fffffffffffffff", "1_0", "é", "\\",
+    "\x1b[2J",
+    "2020-01-01", "\ufeff", "\r", '"\\u0000"', "[[objectives]]", "[case]", "#", "0x7fffffffffffffff", "1_0", "é", "\\",
 )  # fmt: skip
 
 

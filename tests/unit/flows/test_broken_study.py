@@ -64,7 +64,7 @@ WITH_A_LINE = {
     "more than all of a structure": ("D95% >=", "D195% >=", "[[goals]]", "goals[0]: "),
     "an empty goal": ("D95% >= 20 Gy", "", "[[goals]]", "goals[0]: "),
     "an unknown phantom": ('"water-box"', '"moon"', "phantom", "case.phantom: there is no phantom 'moon'"),
-    "a series of a phantom": ("hu_table", 'series_uid = "1.2"\nhu_table', "[case]", "series_uid is for dicom alone"),
+    "a series of a phantom": ("hu_table", 'series = "1.2"\nhu_table', "[case]", "series can be given with dicom only"),
     "a normalisation to ten thousand per cent": ("= 100 %", "= 10000 %", "[prescription]", "is not understood"),
     "escapes in a name": ('"small"', '"\\u001b[2Jsmall"', "name", "name: has a control character"),
     "escapes in a key": (BEAMLET, f'"\\u001b[2J\\nx" = 1\n{BEAMLET}', "[beams]", "beams.?[2J?x: there is no such key"),
