@@ -13,6 +13,7 @@ from engine.spec.case import CaseSpec
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import Choice, read_case_with_reference
+from storage.dicom.sanity import require_modest_files
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
@@ -61,6 +62,7 @@ def import_dicom(run: Run, folder: Path, choice: Choice, name: str | None) -> st
             f"{folder} is not a folder; give the folder that holds the CT series and its structure set"
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
+    require_modest_files(files)
     made_from = {
         "files": digest_of_files(files),
         "choice": asdict(choice),

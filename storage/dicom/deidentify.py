@@ -11,13 +11,12 @@ import secrets
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
-from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -37,6 +36,8 @@ from pydicom.uid import (
 )
 
 from engine.errors import DicomError
+from storage.dicom.sanity import require_modest_files
+from storage.dicom.scan import read_file
 
 EDITION = "2026c"
 KEPT_CLASSES = frozenset(
@@ -120,11 +121,12 @@ def deidentify(folder: Path, out: Path) -> Deidentified:
     return done
 
 
-def _write_all(paths: Iterable[Path], out: Path) -> Deidentified:
+def _write_all(paths: Sequence[Path], out: Path) -> Deidentified:
     """Write all files and return what was done."""
     left_out: Counter[str] = Counter()
     chosen: list[Path] = []
     names: set[str] = set()
+    require_modest_files(paths)
     for path in paths:
         header = _read(path, True)
         if header is None:
@@ -161,10 +163,10 @@ def _write_all(paths: Iterable[Path], out: Path) -> Deidentified:
 def _read(path: Path, header: bool) -> FileDataset | None:
     """Return a file, or nothing if it is not DICOM."""
     try:
-        return dcmread(path, stop_before_pixels=header)
+        return read_file(path, not header)
     except InvalidDicomError:
         return None
-    except OSError:
+    except (DicomError, OSError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise DicomError(

@@ -16,6 +16,7 @@ from storage.dicom.read_ct import read_ct
 from storage.dicom.read_images import read_images
 from storage.dicom.read_registration import read_registrations
 from storage.dicom.read_structures import frames_of_reference, read_structures, refers_to_series
+from storage.dicom.sanity import require_one_patient
 from storage.dicom.scan import Header, scan_folder
 from storage.dicom.uids import CtReference
 
@@ -86,6 +87,9 @@ def _read(
     notes = (*scanned.notes, *ct.notes, *registrations.notes)
     structure_sets, duplicate_notes = without_duplicates(scanned.structure_sets)
     chosen = _choose_structure_set(structure_sets, choice.structure_set, ct.reference)
+    if chosen is not None:
+        of_ct = [h for h in scanned.ct if h.text("SeriesInstanceUID") == ct.reference.series_uid]
+        require_one_patient([*of_ct, chosen], "the structure set is not that of the CT's patient")
     structures: tuple[Structure, ...] = ()
     structure_notes: tuple[str, ...] = ("there is no structure set",)
     if chosen is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
+from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -126,7 +127,7 @@ def in_syntax(uid: str, little: bool = True, implicit: bool = False) -> Callable
                     assert element is not None
                 dataset.file_meta.TransferSyntaxUID = uid
                 dataset.PixelData = pixels.astype("<i2" if little else ">i2").tobytes()
-                dataset.save_as(path, little_endian=little, implicit_vr=implicit)
+                dcmwrite(path, dataset, little_endian=little, implicit_vr=implicit, force_encoding=True)
 
     return attack
 
@@ -364,7 +365,7 @@ ROI_1 = 1
 TRUNCATED = {
     "an empty file": Kind(cut("3.dcm", 0), "1 slice.* missing"),
     "cut in the preamble": Kind(cut("3.dcm", 100), "1 slice.* missing"),
-    "cut behind the magic word": Kind(cut("3.dcm", 132), NAMED),
+    "cut behind the magic word": Kind(cut("3.dcm", 132), "1 slice.* missing"),
     "cut in the file meta information": Kind(cut("3.dcm", 200), NAMED),
     "cut in the header": Kind(cut("3.dcm", 900), NAMED),
     "cut in the pixels": Kind(cut("3.dcm", 0.95), f"{NAMED}.*(truncated|too early|damaged)"),
@@ -381,7 +382,7 @@ LENGTHS = {
     "rows with an odd length": Kind(claim_length("3.dcm", "Rows", 3), NAMED),
     "a position with an odd length": Kind(odd_length, "", read=True),
     "pixels of undefined length, uncompressed": Kind(claim_length("3.dcm", "PixelData", 0xFFFFFFFF), NAMED),
-    "pixels longer than the file": Kind(claim_length("3.dcm", "PixelData", 0x7FFFFFFE), NAMED),
+    "pixels longer than the file": Kind(claim_length("3.dcm", "PixelData", 0x7FFFFFFE), "", read=True),
     "pixels shorter than the image": Kind(claim_length("3.dcm", "PixelData", 10), NAMED),
     "pixels of no length": Kind(claim_length("3.dcm", "PixelData", 0), NAMED),
     "file meta information longer than the file": Kind(
@@ -444,7 +445,7 @@ ABSURD = {
         raw_in_slice("ImageOrientationPatient", b"NaN\\0\\0\\0\\1\\0 "), NAMED
     ),
     "an oblique orientation": Kind(
-        raw_in_all("ImageOrientationPatient", b"0.8\\0.6\\0\\-0.6\\0.8\\0 "), r"'\d\.dcm'.*(oblique|axial)"
+        raw_in_all("ImageOrientationPatient", b"0.8\\0.6\\0\\-0.6\\0.8\\0 "), "interpolated", read=True
     ),
     "an orientation of six zeros": Kind(
         raw_in_all("ImageOrientationPatient", b"0\\0\\0\\0\\0\\0 "), r"'\d\.dcm'"
@@ -505,9 +506,7 @@ MIXED = {
         lambda f: double(f, lambda d: setattr(d, "SOPInstanceUID", generate_uid())), r"3b?\.dcm"
     ),
     "one identifier for two images": Kind(lambda f: double(f, other_pixels), r"3b?\.dcm"),
-    "one identifier for all slices": Kind(
-        set_in_all("SOPInstanceUID", "1.2.3.4"), "SOPInstanceUID|identifier"
-    ),
+    "one identifier for all slices": Kind(set_in_all("SOPInstanceUID", "1.2.3.4"), "same SOP Instance UID"),
     "uneven distances": Kind(lambda f: move(f, 1.0, ["3.dcm"]), "uneven"),
     "a slice shifted sideways": Kind(raw_in_slice("ImagePositionPatient", b"-30\\-24\\18 "), NAMED),
     "a single slice": Kind(only("1.dcm"), r"'1\.dcm'"),
@@ -623,7 +622,9 @@ FILES = {
     ),
     "a PDF called .dcm": Kind(beside("a.dcm", b"%PDF-1.7\n" + bytes(500)), "1 file.*not DICOM", read=True),
     "nothing but zeros": Kind(beside("a.dcm", bytes(10_000)), "1 file.*not DICOM", read=True),
-    "a magic word and noise": Kind(beside("a.dcm", bytes(128) + b"DICM" + b"\xa5" * 500), r"'a\.dcm'"),
+    "a magic word and noise": Kind(
+        beside("a.dcm", bytes(128) + b"DICM" + b"\xa5" * 500), "1 file.*unknown", read=True
+    ),
     "a loop of links": Kind(loop, "", read=True),
     "a pipe, a socket, a device and a folder called .dcm": Kind(odd_files, "", read=True),
     "a file of 1 TB of nothing": Kind(lambda f: sparse(f, b""), r"big\.dcm|not DICOM", slow=True),

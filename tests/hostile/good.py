@@ -1,6 +1,7 @@
 """A small good DICOM folder that the attacks begin with, and the tools to break it."""
 
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def slices(folder: Path) -> list[Path]:
 
 def edit(path: Path, change: Callable[[Dataset], object]) -> None:
     """Change the content of a file; what is written is not checked."""
-    with disable_value_validation():
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         dataset = dcmread(path)
         change(dataset)
         dataset.save_as(path)
