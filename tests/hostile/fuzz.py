@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import random
+import re
 import resource
 import shutil
 import sys
@@ -146,8 +147,8 @@ def work(pipe: Connection, limit_bytes: int) -> None:
                 fault = "noise"
             elif answer.exit_code == 2 and answer.stderr.count("nightbeam: ") != 1:
                 fault = "not one message"
-            elif answer.exit_code == 2 and arguments[0] == "import" and answer.stderr.count("\n") != 1:
-                fault = "not one line"
+            elif answer.exit_code == 2 and re.search(r"\n(?!  |$)", answer.stderr.rstrip()):
+                fault = "not one message and its list"
             elif "not enough memory" in answer.stderr:
                 fault = "memory without a name"
             elif list(temporary.iterdir()):
