@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.geometry.resample import sample_onto
 from engine.geometry.voxelise import Voxelised, voxelise
-from engine.model.arrays import F64
+from engine.model.arrays import F32, F64
 from engine.model.case import Contour
 from engine.model.grid import Grid
 
@@ -17,9 +17,9 @@ OUT_OF_PLANE_MM = 0.1
 def voxelise_tilted(contours_mm: Sequence[F64], grid: Grid) -> Voxelised | None:
     """Return the coverage of contours in parallel planes of any direction; None if they are not parallel.
 
-    The contours are voxelised in coordinates along their planes, on voxels as large as those of ``grid``, and this
-    coverage is interpolated trilinearly. The volume is kept but for rounding; the edge becomes about a voxel wider than
-    that of axial contours.
+    The contours are voxelised in coordinates along their planes, on voxels as large as those of ``grid``. This coverage
+    is interpolated trilinearly at eight points of every voxel, of which the mean is taken. The edge becomes about a
+    voxel wider than that of axial contours, and the volume of a structure of few voxels is off by about one per cent.
 
     Parameters
     ----------
@@ -44,8 +44,41 @@ def voxelise_tilted(contours_mm: Sequence[F64], grid: Grid) -> Voxelised | None:
     index_from_source[:3, 3] = -np.array(source.origin_mm_xyz) / source.spacing_mm_xyz
     turn = np.eye(4)
     turn[:3, :3] = along
-    coverage = sample_onto(voxelised.coverage, index_from_source @ turn, grid, 0.0)
+    corners_mm = np.array(
+        [[x, y, z] for x in source.edges_mm_xyz[0][[0, -1]] for y in source.edges_mm_xyz[1][[0, -1]]
+         for z in source.edges_mm_xyz[2][[0, -1]]]
+    ) @ along  # fmt: skip
+    coverage = _sample_finely(
+        voxelised.coverage, index_from_source @ turn, grid, corners_mm.min(axis=0), corners_mm.max(axis=0)
+    )
     return Voxelised(coverage, voxelised.notes)
+
+
+def _sample_finely(coverage: F32, index_from_patient: F64, grid: Grid, low_mm: F64, high_mm: F64) -> F32:
+    """Return the mean of a coverage over eight points of every voxel of ``grid`` between two corners; 0 beyond."""
+    result = np.zeros(grid.shape_zyx, np.float32)
+    (x0, x1), (y0, y1), (z0, z1) = (
+        (int(begin), int(end))
+        for edges_mm, low, high in zip(grid.edges_mm_xyz, low_mm, high_mm, strict=True)
+        for begin, end in [
+            np.clip(
+                [np.searchsorted(edges_mm, low) - 1, np.searchsorted(edges_mm, high)], 0, edges_mm.size - 1
+            )
+        ]
+    )
+    if x0 >= x1 or y0 >= y1:
+        return result
+    dx, dy, dz = (0.5 * spacing_mm for spacing_mm in grid.spacing_mm_xyz)
+    x_mm, y_mm, z_mm = (centres_mm for centres_mm in grid.centres_mm_xyz)
+    for k in range(z0, z1):  # slice by slice, as the points are eight times as many as the voxels
+        fine = Grid(
+            (float(x_mm[x0]) - 0.5 * dx, float(y_mm[y0]) - 0.5 * dy, float(z_mm[k]) - 0.5 * dz),
+            (dx, dy, dz),
+            (2, 2 * (y1 - y0), 2 * (x1 - x0)),
+        )
+        points = sample_onto(coverage, index_from_patient, fine, 0.0)
+        result[k, y0:y1, x0:x1] = points.reshape(2, y1 - y0, 2, x1 - x0, 2).mean(axis=(0, 2, 4))
+    return result
 
 
 def _common_axes(contours_mm: Sequence[F64]) -> F64 | None:

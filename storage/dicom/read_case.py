@@ -17,7 +17,7 @@ from storage.dicom.read_images import read_images
 from storage.dicom.read_registration import read_registrations
 from storage.dicom.read_structures import frames_of_reference, read_structures, refers_to_series
 from storage.dicom.sanity import require_one_patient
-from storage.dicom.scan import Header, scan_folder
+from storage.dicom.scan import Header, ScannedFolder, scan_folder
 from storage.dicom.uids import CtReference
 
 
@@ -82,6 +82,10 @@ def _read(
 ) -> tuple[Case, CtReference]:
     """Return the case and the identifiers of its CT."""
     scanned = scan_folder(folder, advance)
+    if not scanned.ct:
+        raise DicomError(
+            f"the folder holds no CT images ({_contents(scanned)}): name the folder with the planning CT"
+        )
     ct = read_ct(scanned.ct, choice.series)
     registrations = read_registrations(without_duplicates(scanned.registrations)[0])
     notes = (*scanned.notes, *ct.notes, *registrations.notes)
@@ -107,6 +111,20 @@ def _read(
         images,
     )
     return case, ct.reference
+
+
+def _contents(scanned: ScannedFolder) -> str:
+    """Return how many files of each kind a folder without CT holds."""
+    kinds = (
+        (scanned.mr, "MR image"),
+        (scanned.pet, "PET image"),
+        (scanned.structure_sets, "structure set"),
+        (scanned.registrations, "registration"),
+        (scanned.plans, "plan"),
+        (scanned.doses, "dose"),
+    )
+    found = [f"{len(headers)} {kind}{'s' * (len(headers) != 1)}" for headers, kind in kinds if headers]
+    return f"only {', '.join(found)}" if found else "nor anything else that could be read"
 
 
 def _choose_structure_set(headers: Sequence[Header], wanted: str | None, ct: CtReference) -> Header | None:

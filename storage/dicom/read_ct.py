@@ -60,18 +60,16 @@ def read_ct(headers: Sequence[Header], series: str | None = None) -> CtImage:
     Parameters
     ----------
     headers
-        Headers of CT slices, of one or more series.
+        Headers of CT slices, of one or more series; at least one.
     series
         Which series: its UID, its number or a part of its description; may be left out if there is only one.
 
     Raises
     ------
     DicomError
-        If there is no CT, more than one without a choice, or if the series is damaged, incomplete or not supported;
+        If there is more than one CT without a choice, or if the series is damaged, incomplete or not supported;
         the message names the file.
     """
-    if not headers:
-        raise DicomError("the folder holds no CT images: name the folder with the planning CT")
     chosen = choose_series(by_series(headers), series, "CT", "--series")
     require_one_patient(chosen, "the CT series mixes patients")
     chosen, duplicate_notes = without_duplicates(chosen)
