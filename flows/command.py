@@ -11,6 +11,7 @@ import click
 
 from engine.errors import CaseError, DicomError, NightbeamError, printable, reason_and_remedy
 
+LONGEST_MESSAGE = 2000
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
 STORE = click.option(
@@ -32,7 +33,8 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(2)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else "cannot read or write: "
-            click.echo(printable(f"nightbeam: {where}{reason_and_remedy(error)}"), err=True)
+            text = printable(f"nightbeam: {where}{reason_and_remedy(error)}")
+            click.echo(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …", err=True)
             sys.exit(2)
         except MemoryError:
             click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)

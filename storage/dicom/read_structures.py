@@ -10,7 +10,7 @@ from pydicom.charset import python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from engine.errors import DicomError, printable
+from engine.errors import CaseError, DicomError, printable
 from engine.geometry.tilted_contours import voxelise_tilted
 from engine.geometry.voxelise import Voxelised, voxelise
 from engine.model.arrays import F64
@@ -36,6 +36,7 @@ AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 PLANAR_TOLERANCE_MM = 0.01
 REQUIRED_KEYWORDS = ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence")
 """Sequences that every structure set must have (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
+MOST_ROIS = 500
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -94,6 +95,11 @@ def _read_structures(
             f"the structure set '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): "
             "export it again"
         ) from error
+    if len(rois) > MOST_ROIS:
+        raise DicomError(
+            f"the structure set '{header.path.name}' has {len(rois)} regions (at most {MOST_ROIS} are read): export "
+            "those that the plan needs"
+        )
     notes: list[str] = _character_set_notes(dataset, rois)
     n_changed = sum(
         _shown(name) != name.strip()
@@ -116,7 +122,10 @@ def _read_structures(
         if how:
             moved[how] += 1
             polygons_mm = [points @ matrix[:3, :3].T + matrix[:3, 3] for points in polygons_mm]
-        structure, voxel_notes = _structure(name, roi.kind, polygons_mm, grid)
+        try:
+            structure, voxel_notes = _structure(name, roi.kind, polygons_mm, grid)
+        except CaseError as error:
+            raise DicomError(f"structure '{name}' in '{header.path.name}': {error}") from error
         notes += [f"structure '{name}': {note}" for note in (*roi_notes, *voxel_notes)]
         if structure is not None:
             structures.append(structure)
