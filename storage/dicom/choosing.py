@@ -95,8 +95,8 @@ def choose_structure_set(headers: Sequence[Header], wanted: str) -> Header:
 def list_structure_sets(headers: Sequence[Header]) -> str:
     """Return structure sets as text, one a line, to choose from."""
     return "\n".join(
-        f"  '{header.text('StructureSetLabel')}', {len(header.value('StructureSetROISequence') or [])} structures, "
-        f"{header.text('SOPInstanceUID')}"
+        f"  '{header.text('StructureSetLabel')}', "
+        f"{_count(len(header.value('StructureSetROISequence') or []), 'structure')}, {header.text('SOPInstanceUID')}"
         for header in headers
     )
 
@@ -118,5 +118,8 @@ def _fitting(
 
 
 def _size(headers: Sequence[Header]) -> str:
-    frames = sum(int(header.text("NumberOfFrames") or 1) for header in headers)
-    return f"{frames} slice{'s' * (frames != 1)}"
+    return _count(sum(int(header.text("NumberOfFrames") or 1) for header in headers), "slice")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

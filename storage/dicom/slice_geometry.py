@@ -165,10 +165,16 @@ def _tilt_deg(step_mm: F64, normal: F64, row: F64, n_plane: int) -> float:
     sideways_mm = np.linalg.norm(step_mm - normal * (step_mm @ normal)) * (n_plane - 1)
     off_z_mm = float(np.abs(step_mm[:2]).max()) * (n_plane - 1)
     about_x = bool(np.abs(row[1:]).max() <= COSINE_TOLERANCE)
-    if sideways_mm <= POSITION_TOLERANCE_MM or off_z_mm > POSITION_TOLERANCE_MM or not about_x:
+    allowed_mm = _allowed_mm(float(np.linalg.norm(step_mm)) * (n_plane - 1))
+    if sideways_mm <= allowed_mm or off_z_mm > allowed_mm or not about_x:
         return 0.0
     cosine = abs(float(step_mm @ normal)) / float(np.linalg.norm(step_mm))
     return float(np.degrees(np.arccos(min(cosine, 1.0))))
+
+
+def _allowed_mm(length_mm: float) -> float:
+    """Return by how much planes may lie off a line through all of them: positions and directions are rounded."""
+    return max(POSITION_TOLERANCE_MM, COSINE_TOLERANCE * length_mm)
 
 
 def _check_straight(
@@ -178,7 +184,7 @@ def _check_straight(
     expected_mm = position_mm[0] + np.outer((height_mm - height_mm[0]) / (step_mm @ normal), step_mm)
     shift_mm = np.linalg.norm(position_mm - expected_mm, axis=1)
     worst = int(shift_mm.argmax())
-    if shift_mm[worst] > POSITION_TOLERANCE_MM:
+    if shift_mm[worst] > _allowed_mm(float(height_mm[-1] - height_mm[0])):
         raise DicomError(
             f"'{ordered[worst].header.path.name}' is shifted sideways by {shift_mm[worst]:.2f} mm against "
             f"'{ordered[0].header.path.name}' (two acquisitions?): reconstruct axial slices of one acquisition"

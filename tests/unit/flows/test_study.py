@@ -57,6 +57,26 @@ BROKEN = {
     ),
     "two sources": ('phantom = "water-box"', 'phantom = "water-box"\nimported = "x"', "exactly one of"),
     "no source": ('phantom = "water-box"\n', "", "exactly one of"),
+    "a series of a phantom": (
+        'phantom = "water-box"',
+        'phantom = "water-box"\nseries = "3"',
+        "series can be given with dicom only",
+    ),
+    "a structure set of an imported case": (
+        'phantom = "water-box"\nhu_table = "phantom"',
+        'imported = "x"\nhu_table = "t.csv"\nstructure_set = "plan"',
+        "made by `nightbeam import`",
+    ),
+    "second images of a phantom": (
+        'phantom = "water-box"',
+        'phantom = "water-box"\nsecond = ["MR"]',
+        "second can be given with dicom only",
+    ),
+    "the outline of a phantom": (
+        'phantom = "water-box"',
+        'phantom = "water-box"\nexternal = "BODY"',
+        "external cannot be given with phantom",
+    ),
     "no HU table": ('hu_table = "phantom"\n', "", "case.hu_table: this key is needed"),
     "a criterion nobody has": ('["target", "body", "mean"]', '["target", "body", "lung"]', "lung"),
     "two criteria": ('["target", "body", "mean"]', '["target", "body"]', "pareto.criteria"),

@@ -242,7 +242,7 @@ def test_structure_set_is_chosen_by_label_or_uid(folder: Path) -> None:
     path = write_contours(folder, {"b": [at(0.0)], "c": [at(2.5)]}, label="Second plan")
     with pytest.raises(DicomError, match="2 structure sets") as error:
         read_case(folder)
-    assert "'Second plan', 2 structures" in str(error.value)
+    assert "'Second plan', 2 structures," in str(error.value)
     assert [s.name for s in read_case(folder, Choice(structure_set="first")).structures] == ["a"]
     uid = str(dcmread(path).SOPInstanceUID)
     assert [s.name for s in read_case(folder, Choice(structure_set=uid)).structures] == ["b", "c"]

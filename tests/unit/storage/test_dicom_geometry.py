@@ -54,6 +54,20 @@ def test_oblique_ct_keeps_values_at_their_places(
     assert f"{nx} × {ny} × {nz} voxels" in note
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_each_coordinate_of_an_oblique_ct_comes_back(tmp_path: Path, axis: int) -> None:
+    """The image shows ten times a coordinate, so that values tell the place to 0.005 mm."""
+    turn = turned((1, 2, 3), 33.0)
+    write_series(tmp_path, lambda places: 10.0 * places[..., axis], cosines=cosines_of(turn))
+    case = read_case(tmp_path)
+    places = places_of(case)
+    index = np.linalg.inv(turn) @ (places.reshape(-1, 3) - (-30.0, -20.0, -25.0)).T
+    inside = ((index >= 0) & (index <= (np.array([31, 15, 20]) * (2.0, 3.0, 2.5))[:, None])).all(axis=0)
+    assert inside.sum() > 5000
+    off_hu = np.abs(case.ct_hu - 10.0 * places[..., axis]).reshape(-1)[inside]
+    assert off_hu.max() <= 0.0505
+
+
 def test_angles_and_spacing_are_noted(tmp_path: Path) -> None:
     write_series(tmp_path, linear, cosines=cosines_of(turned((1, 0, 0), 7.0)))
     case = read_case(tmp_path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813  # its usual name
 from pydicom import Dataset, dcmread
 
 from engine.errors import CaseError, DicomError
@@ -75,6 +76,52 @@ def test_registration_places_points_of_the_item_in_the_registered_frame(folder: 
     assert_in_place(case)
     assert (case.images[0].name, case.images[0].modality, case.images[0].unit) == ("MR 5", "MR", "")
     assert any("turn of 25.00°" in note for note in case.images[0].notes)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_each_coordinate_comes_back(folder: Path, axis: int) -> None:
+    """The image shows ten times a coordinate of the CT, so that values tell the place to 0.005 mm."""
+    write_series(
+        folder / "mr",
+        lambda places: 10.0 * (places @ CT_FROM_MR[:3, :3].T + CT_FROM_MR[:3, 3])[..., axis],
+        **{"modality": "MR", "frame": OTHER_FRAME, **BIG},
+    )
+    write_registration(folder, [(OTHER_FRAME, [CT_FROM_MR])])
+    case = read_case(folder)
+    np.testing.assert_allclose(case.images[0].values, 10.0 * places_of(case)[..., axis], atol=0.0505)
+
+
+def test_simpleitk_finds_the_same_values(folder: Path) -> None:
+    """An oblique MR of waves, read, moved and interpolated by SimpleITK (GDCM reads the files for it)."""
+    turn = turned((2, -1, 1), 15.0)
+    cosines = [float(v) for v in turn.T[:2].reshape(-1)]
+
+    def waves(places: np.ndarray) -> np.ndarray:
+        return 1000.0 * np.cos(places / (9.0, 11.0, 13.0)).prod(axis=-1)
+
+    first = turn @ np.array((-60.0, -60.0, -60.0))
+    write_series(
+        folder / "mr", waves, modality="MR", frame=OTHER_FRAME, cosines=cosines, first_mm=first,
+        spacing_mm=(3.0, 3.5, 4.0), shape_zyx=(30, 32, 40),
+    )  # fmt: skip
+    write_registration(folder, [(OTHER_FRAME, [CT_FROM_MR])])
+    case = read_case(folder)
+    (image,) = case.images
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / "mr")))
+    mr = sitk.Cast(reader.Execute(), sitk.sitkFloat32)
+    nz, ny, nx = case.grid.shape_zyx
+    ct = sitk.Image(nx, ny, nz, sitk.sitkFloat32)
+    ct.SetOrigin(case.grid.origin_mm_xyz)
+    ct.SetSpacing(case.grid.spacing_mm_xyz)
+    back = np.linalg.inv(CT_FROM_MR)  # SimpleITK wants the way from where a value is put to where it is found
+    transform = sitk.AffineTransform(back[:3, :3].reshape(-1).tolist(), back[:3, 3].tolist())
+    expected = sitk.GetArrayFromImage(sitk.Resample(mr, ct, transform, sitk.sitkLinear, float("nan")))
+    both = np.isfinite(expected) & np.isfinite(image.values)
+    assert both.mean() > 0.6
+    assert (np.isfinite(expected) == np.isfinite(image.values)).mean() > 0.999
+    np.testing.assert_allclose(image.values[both], expected[both], atol=0.01)
 
 
 def test_registration_the_other_way_round_is_inverted(folder: Path) -> None:
