@@ -553,7 +553,7 @@ STRUCTURES = {
     "a million points that cross": Kind(many_points(1_000_000), f"{RT}.*cross each other", slow=True),
     "3000 points that cross": Kind(many_points(3000), "", read=True),
     "100000 contours": Kind(many_contours(100_000), "", read=True, slow=True),
-    "3000 regions": Kind(many_rois(3000), f"{RT}.*3000|3002 regions"),
+    "3000 regions": Kind(many_rois(3000), f"{RT} has 3002 regions", slow=True),
     "a coordinate that is no number": Kind(contour_data(b"0\\0\\22\\NaN\\0\\22\\5\\5\\22 "), f"{RT}.*finite"),
     "an infinite coordinate": Kind(contour_data(b"0\\0\\22\\inf\\0\\22\\5\\5\\22 "), f"{RT}.*finite"),
     "a coordinate of 1e300": Kind(contour_data(b"0\\0\\22\\1e300\\0\\22\\5\\5\\22"), RT),
