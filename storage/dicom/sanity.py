@@ -31,6 +31,8 @@ LARGEST_HU = 2e5
 _UID = re.compile(r"[0-9.]{1,64}")
 _UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_ABSENT = ("StudyInstanceUID", "FrameOfReferenceUID")
+_NO_IDS = ("anonymous", "anonymized", "anonymised", "anon", "deidentified", "unknown", "none", "0")
+"""What programs write for somebody whom they do not name."""
 _SALT = secrets.token_bytes(16)
 
 
@@ -209,6 +211,8 @@ def require_modest_files(paths: Sequence[Path]) -> None:
 def patient_mark(patient_id: str) -> str:
     """Return what tells patients apart in this process, and nothing about them; empty where nobody says who it is."""
     known = " ".join(patient_id.split()).casefold()
+    if known in _NO_IDS:
+        return ""
     return (
         hashlib.blake2b(known.encode(errors="replace"), key=_SALT, digest_size=16).hexdigest()
         if known

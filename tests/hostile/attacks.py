@@ -241,6 +241,14 @@ def refer_to_itself(dataset: Dataset) -> None:
                     image.ReferencedSOPClassUID = dataset.SOPClassUID
 
 
+def another_patient(dataset: Dataset) -> None:
+    """Give a structure set another patient, and take out that it was drawn on this CT."""
+    dataset.PatientID = "SOMEBODY-ELSE"
+    del dataset.ReferencedFrameOfReferenceSequence
+    for item in dataset.StructureSetROISequence:
+        del item.ReferencedFrameOfReferenceUID
+
+
 def private_junk(dataset: Dataset) -> None:
     block = dataset.private_block(0x0099, "JUNK", create=True)
     block.add_new(1, "UN", struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFF00) + b"\xff" * 30)

@@ -17,6 +17,7 @@ from pydicom.uid import (
 
 from tests.hostile.attacks import (
     another_extension,
+    another_patient,
     beside,
     called_syntax,
     deep_folders,
@@ -252,7 +253,10 @@ MIXED = {
         ),
         "frame of reference",
     ),
-    "structures of another patient": Kind(rt(lambda d: setattr(d, "PatientID", "SOMEBODY-ELSE")), "patient"),
+    "structures of another patient": Kind(rt(another_patient), "patient IDs"),
+    "structures of another patient ID, drawn on this CT": Kind(
+        set_in("rt.dcm", "PatientID", "SOMEBODY-ELSE"), "different patient IDs", read=True
+    ),
     "a CT that calls itself a dose": Kind(set_in_all("Modality", "RTDOSE"), "", read=True),
     "a structure set that calls itself a CT": Kind(
         rt(lambda d: setattr(d, "Modality", "CT")), "modality", read=True

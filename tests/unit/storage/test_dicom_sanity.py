@@ -13,7 +13,7 @@ from storage.dicom.sanity import patient_mark, require_hu, require_place, requir
 def test_patients_are_told_apart_without_their_ids():
     assert patient_mark("Ab 1 ") == patient_mark("ab  1")
     assert patient_mark("ab 1") != patient_mark("ab 2")
-    assert patient_mark(" ") == ""
+    assert patient_mark(" ") == patient_mark("ANONYMOUS") == ""
     assert "77123" not in patient_mark("77123")
 
 
