@@ -1,6 +1,7 @@
 """Every error that nightbeam raises on purpose. Messages say what, why it is wrong, and what to do."""
 
 import errno
+import unicodedata
 
 
 class NightbeamError(Exception):
@@ -105,3 +106,32 @@ _REASONS = {
 def reason_and_remedy(error: OSError) -> str:
     """Return what the operating system complains of, and what to do about it, as half a sentence."""
     return _REASONS.get(error.errno or 0, f"{error}; check path, permissions and disk")
+
+
+LONGEST_SHOWN = 120
+"""Characters of a name or value from a file that a message shows."""
+
+
+def printable(text: str, newlines: bool = False) -> str:
+    """Return text that came from a file so that a terminal, a log and a report can show it on one line.
+
+    Control characters (among them the escapes that rewrite a terminal), characters that turn the writing direction,
+    and what is no character at all are shown as ``?``.
+
+    Parameters
+    ----------
+    text
+        Anything.
+    newlines
+        Whether line ends stay.
+    """
+    return "".join(
+        c if c.isprintable() or (newlines and c == "\n") or unicodedata.category(c) == "Zs" else "?"
+        for c in text
+    )
+
+
+def shortened(text: str) -> str:
+    """Return `printable` text cut to what a message can hold."""
+    shown = printable(text)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN - 1]}…"

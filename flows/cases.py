@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.errors import CaseError, StudyError
+from engine.errors import CaseError, StudyError, printable
 from engine.model.case import Case
 from engine.phantoms import PHANTOMS, lung_4d_series, slabs
 from engine.spec.case import CaseSpec
@@ -16,6 +16,7 @@ from flows.naming import rename
 from flows.run import Run
 from storage.cases import KIND, REFERENCE, write_case, write_reference
 from storage.dicom.read_case import Choice, read_folder
+from storage.dicom.sanity import require_modest_files
 from storage.dicom.uids import content_uid
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
@@ -91,6 +92,7 @@ def import_dicom(
             f"{folder} is not a folder; give the folder that holds the CT series and its structure set"
         )
     files = [path for path in folder.rglob("*") if path.is_file()]
+    require_modest_files(files)
     made_from: dict[str, Any] = {
         "files": digest_of_files(files),
         "choice": asdict(choice),
@@ -140,7 +142,7 @@ def tell_imported(store: Store, digest: str) -> list[str]:
             f"RT Dose '{dose.label}': {dose.summation}{beam}, {nx} × {ny} × {nz} voxels, maximum {dose.max_gy:.4g} Gy"
             + (" (biologically weighted)" if dose.is_effective else "")
         )
-    return lines
+    return [printable(line) for line in lines]
 
 
 def is_whole(run: Run, digest: str) -> bool:

@@ -1,5 +1,6 @@
 """What the commands share: options, and how errors are told. Imports nothing heavy, so that help is quick."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -8,8 +9,9 @@ from typing import Any
 
 import click
 
-from engine.errors import NightbeamError, reason_and_remedy
+from engine.errors import CaseError, DicomError, NightbeamError, printable, reason_and_remedy
 
+LONGEST_MESSAGE = 2000
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
 STORE = click.option(
@@ -27,11 +29,12 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except NightbeamError as error:
-            click.echo(f"nightbeam: {error}", err=True)
+            _tell(error)
             sys.exit(2)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else "cannot read or write: "
-            click.echo(f"nightbeam: {where}{reason_and_remedy(error)}", err=True)
+            text = printable(f"nightbeam: {where}{reason_and_remedy(error)}")
+            click.echo(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …", err=True)
             sys.exit(2)
         except MemoryError:
             click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
@@ -44,10 +47,19 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             deliberate = _deliberate_behind(error)
             if deliberate is None:
                 raise
-            click.echo(f"nightbeam: {deliberate}", err=True)
+            _tell(deliberate)
             sys.exit(2)
 
     return wrapped
+
+
+def _tell(error: NightbeamError) -> None:
+    """Print the message of an error; names in it come from files, and files from anywhere."""
+    text = f"nightbeam: {error}"
+    if isinstance(error, CaseError | DicomError):
+        # Lists in our messages are indented; any other line end is part of a name.
+        text = re.sub(r"\n(?!  )", "?", text)
+    click.echo(printable(text, newlines=True), err=True)
 
 
 def _deliberate_behind(error: BaseException) -> NightbeamError | None:

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from engine.errors import reason_and_remedy
+from engine.errors import printable, reason_and_remedy
 
 LOG = logging.getLogger("nightbeam")
 _LOG_EVERY_S = 10.0
@@ -34,8 +34,9 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print and log one line."""
-        LOG.info(text)
-        self.console.print(text, markup=False)
+        shown = printable(text)
+        LOG.info("%s", shown)
+        self.console.print(shown, markup=False)
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator["Steps"]:

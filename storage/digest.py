@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -52,7 +53,7 @@ def digest_of_files(files: Sequence[Path]) -> str:
     """Return the digest of the names and contents of some files, in the order of their names."""
     h = hashlib.sha256()
     for file in sorted(files, key=lambda f: f.name):
-        h.update(file.name.encode())
+        h.update(os.fsencode(file.name))
         with file.open("rb") as stream:
             h.update(hashlib.file_digest(stream, "sha256").digest())
     return h.hexdigest()[:DIGEST_LENGTH]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.errors import CaseError
 from engine.geometry.contour_slabs import Slab, contour_slabs
 from engine.geometry.voxelise_kernels import SNAP_FRACTION, even_odd_coverage
 from engine.model.arrays import F32, F64
@@ -63,7 +64,7 @@ def voxelise(contours: Sequence[Contour], grid: Grid) -> Voxelised:
     Raises
     ------
     CaseError
-        If a contour has fewer than three corners or a coordinate that is not finite.
+        If a contour has fewer than three corners, a coordinate that is not finite, or far too many crossings.
     """
     coverage = np.zeros(grid.shape_zyx, np.float32)
 
@@ -134,7 +135,11 @@ def _plane_coverage(polygons_mm_xy: Sequence[F64], grid: Grid, window: _Window) 
     rows = np.arange(math.floor(heights.min()), math.ceil(heights.max()) + 1, dtype=np.float64)
     rows = rows[(rows >= heights.min()) & (rows <= heights.max())]
     low_x, low_y, high_x, high_y = (np.ascontiguousarray(column) for column in edge.T)
-    even_odd_coverage(low_x, low_y, high_x, high_y, np.unique(np.concatenate([heights, rows])), coverage)
+    events = np.unique(np.concatenate([heights, rows]))
+    if not even_odd_coverage(low_x, low_y, high_x, high_y, events, coverage):
+        raise CaseError(
+            f"contours of {len(edge)} edges in one plane cross each other too often to be an outline; draw them again"
+        )
     return coverage
 
 

@@ -14,6 +14,10 @@ from engine.model.arrays import F64, I64
 
 ORDER_TOLERANCE_PIXEL = 1e-9
 """Edges that swap sides by less than this inside a strip are not cut: the area at stake is smaller still."""
+MOST_WORK = 2e8
+"""Steps for one plane, a second or two: a hundred times those of the most ragged contours of a patient."""
+MOST_CROSSING = 5000
+"""Edges in one strip of which some cross: their pairs have to fit into memory."""
 SNAP_FRACTION = 1e-9
 """Coverage this close to 0 or 1 is rounding of the running sum and becomes 0 or 1."""
 
@@ -141,8 +145,11 @@ def _crossings(
 
 
 @kernel
-def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y: F64, coverage: F64) -> None:
+def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y: F64, coverage: F64) -> bool:
     """Fill ``coverage`` with the fraction of every pixel that lies inside the polygons.
+
+    Returns False, with ``coverage`` unfinished, if edges cross so often that it would take more than `MOST_WORK`: the
+    crossings of n edges are up to n²/2, and each cuts all of them again.
 
     Pixel ``[row, column]`` spans ``row <= y <= row + 1`` and ``column <= x <= column + 1``.
 
@@ -162,6 +169,7 @@ def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y:
     key = np.empty(low_y.size, np.float64)
     n_active = 0
     next_edge = 0
+    work = 0.0
     for strip in range(event_y.size - 1):
         bottom = event_y[strip]
         top = event_y[strip + 1]
@@ -171,6 +179,7 @@ def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y:
                 active[n_kept] = active[a]
                 n_kept += 1
         n_active = n_kept
+        first_new = next_edge
         while next_edge < low_y.size and low_y[next_edge] <= bottom:
             if high_y[next_edge] > bottom:
                 active[n_active] = next_edge
@@ -178,6 +187,9 @@ def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y:
             next_edge += 1
         if n_active == 0:
             continue
+        work += float(next_edge - first_new) * n_active
+        if work > MOST_WORK:
+            return False
         row = cells[int(bottom)]
         _sort_by_middle(low_x, low_y, high_x, high_y, active, n_active, 0.5 * (bottom + top), key)
         if _is_ordered(low_x, low_y, high_x, high_y, active, n_active, bottom) and _is_ordered(
@@ -185,7 +197,13 @@ def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y:
         ):
             _add_strip(low_x, low_y, high_x, high_y, active, n_active, bottom, top, row)
             continue
+        work += float(n_active) * n_active
+        if work > MOST_WORK or n_active > MOST_CROSSING:
+            return False
         heights = _crossings(low_x, low_y, high_x, high_y, active, n_active, bottom, top)
+        work += float(heights.size) * n_active
+        if work > MOST_WORK:
+            return False
         for part in range(heights.size - 1):
             middle = 0.5 * (heights[part] + heights[part + 1])
             _sort_by_middle(low_x, low_y, high_x, high_y, active, n_active, middle, key)
@@ -200,3 +218,4 @@ def even_odd_coverage(low_x: F64, low_y: F64, high_x: F64, high_y: F64, event_y:
             elif fraction > 1.0 - SNAP_FRACTION:
                 fraction = 1.0
             coverage[j, i] = fraction
+    return True

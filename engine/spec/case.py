@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from engine.phantoms import TISSUE_PHANTOMS
+from engine.phantoms import PHANTOMS, TISSUE_PHANTOMS
 from engine.spec.base import Spec
 
 
@@ -84,6 +84,13 @@ class CaseSpec(Spec):
                 "(its bones would be too dense); give 'hu_tables/tissue_phantoms.csv' of the examples"
             )
         return hu_table
+
+    @field_validator("phantom")
+    @classmethod
+    def _known(cls, phantom: str | None) -> str | None:
+        if phantom is not None and phantom not in PHANTOMS:
+            raise ValueError(f"there is no phantom '{phantom}'; known are {', '.join(PHANTOMS)}")
+        return phantom
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -41,6 +41,7 @@ def line_of_key(text: str, location: Sequence[str | int]) -> int | None:
             if header[1] == "[[":
                 counts[names] = counts.get(names, -1) + 1
                 table = (*names, counts[names])
+                consider(names, line)
             else:
                 table = names
             consider(table, line)

@@ -33,7 +33,7 @@ class PrescriptionSpec(Spec):
             return None
         number = r"(\d+(?:\.\d+)?)"
         found = re.fullmatch(rf"\s*D{number}\s*%\s*=\s*{number}\s*%\s*", self.normalise)
-        if not found or not 0.0 < float(found[1]) < 100.0 or float(found[2]) <= 0.0:
+        if not found or not 0.0 < float(found[1]) < 100.0 or not 0.0 < float(found[2]) <= 200.0:
             raise ValueError(
                 f"normalise = '{self.normalise}' is not understood; write 'D95% = 100 %' or 'none'"
             )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
+from engine.errors import printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
@@ -18,12 +19,14 @@ from engine.spec.reading import read_spec
 from engine.spec.structures import check_order
 from engine.structures.recipes import Recipe
 
+LARGEST_SHIFT_MM = 200.0
+
 
 class BeamsSpec(Spec):
     """Beams of one machine, and their beamlets."""
 
     machine: Literal["generic-6mv", "point-source-6mv"]
-    gantry_deg: tuple[float, ...] = Field((), description="one angle a beam, IEC 61217")
+    gantry_deg: tuple[float, ...] = Field((), max_length=1000, description="one angle a beam, IEC 61217")
     from_plan: str | None = Field(
         None, min_length=1, description="instead of angles: label, name or UID of an imported photon plan"
     )
@@ -121,9 +124,24 @@ class ScenariosSpec(Spec):
             )
         return factors
 
+    @field_validator("nominal_probability")
+    @classmethod
+    def _not_of_one(cls, probability: float | None, info: ValidationInfo) -> float | None:
+        if (
+            probability is not None
+            and info.data.get("setup") == "none"
+            and not info.data.get("density_factors")
+        ):
+            raise ValueError(
+                "there is one scenario alone, whose probability is 1; give setup, or leave it out"
+            )
+        return probability
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         shifts = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,)
+        if max(shifts) > LARGEST_SHIFT_MM:
+            raise ValueError(f"shift_mm is larger than {LARGEST_SHIFT_MM:g} mm; give it in millimetres")
         if self.setup != "none" and (max(shifts) <= 0.0 or min(shifts) < 0.0):
             raise ValueError(f"setup = '{self.setup}' needs a positive shift_mm")
         if self.setup == "random" and self.number == 0:
@@ -159,6 +177,13 @@ class ObjectiveSpec(Spec):
         (), description="structures whose voxels are left out, such as targets"
     )
     criterion: str | None = Field(None, description="criterion of the Pareto front it belongs to")
+
+    @field_validator("excluding")
+    @classmethod
+    def _not_all_of_it(cls, excluding: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("structure") in excluding:
+            raise ValueError("names the objective's own structure, so no voxel is left; take it out")
+        return excluding
 
     @model_validator(mode="before")
     @classmethod
@@ -236,6 +261,13 @@ class Study(Spec):
     def _made_in_order(cls, recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
         check_order(recipes)
         return recipes
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        if printable(name) != name:
+            raise ValueError("has a control character; write one line of plain text")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

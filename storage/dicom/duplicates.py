@@ -7,6 +7,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
+from storage.dicom.sanity import naming
 from storage.dicom.scan import HEADER_KEYWORDS, Header, read_whole
 
 IMAGE_KEYWORDS = [
@@ -43,7 +44,7 @@ def without_duplicates(headers: Sequence[Header]) -> tuple[list[Header], tuple[s
             unnamed.append(header)
         elif uid not in kept:
             kept[uid] = header
-        elif _same(kept[uid], header):
+        elif _is_same(kept[uid], header):
             n_left_out += 1
         else:
             raise DicomError(
@@ -52,6 +53,12 @@ def without_duplicates(headers: Sequence[Header]) -> tuple[list[Header], tuple[s
             )
     notes = (f"left out {n_left_out} file(s) that are in the folder twice",) if n_left_out else ()
     return [*kept.values(), *unnamed], notes
+
+
+def _is_same(a: Header, b: Header) -> bool:
+    """Return whether two files say the same; damaged values are told with the name of the second."""
+    with naming(b.path):
+        return _same(a, b)
 
 
 def _same(a: Header, b: Header) -> bool:

@@ -11,6 +11,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNea
 from engine.errors import DicomError
 from engine.model.arrays import F32, F64
 from storage.dicom.planes import Plane, functional_group, is_multi_frame
+from storage.dicom.sanity import naming, require_size
 from storage.dicom.scan import Header, attribute, read_whole
 from storage.dicom.slice_geometry import Stack
 
@@ -29,6 +30,7 @@ def read_volume(stack: Stack, convert: Convert) -> tuple[F32, tuple[str, ...]]:
     DicomError
         If pixels are absent, truncated or cannot be decoded.
     """
+    require_size(stack.shape_zyx, stack.planes[0].header.path.name)
     volume = np.empty(stack.shape_zyx, np.float32)
     of_file: dict[int, list[int]] = {}
     for slice_, plane in enumerate(stack.planes):
@@ -36,12 +38,13 @@ def read_volume(stack: Stack, convert: Convert) -> tuple[F32, tuple[str, ...]]:
     n_lossy = 0
     for slices in of_file.values():
         header = stack.planes[slices[0]].header
-        dataset = read_whole(header)
-        n_lossy += is_lossy(dataset) * len(slices)
-        for slice_, stored in zip(
-            slices, _frames(header, dataset, [stack.planes[n].frame for n in slices]), strict=True
-        ):
-            volume[slice_] = convert(stack.planes[slice_], dataset, stored)
+        with naming(header.path):
+            dataset = read_whole(header)
+            n_lossy += is_lossy(dataset) * len(slices)
+            for slice_, stored in zip(
+                slices, _frames(header, dataset, [stack.planes[n].frame for n in slices]), strict=True
+            ):
+                volume[slice_] = convert(stack.planes[slice_], dataset, stored)
     notes: tuple[str, ...] = ()
     if n_lossy:
         notes = (
@@ -66,7 +69,12 @@ def rescaled(plane: Plane, dataset: Dataset, stored: F64, needed: bool) -> F64:
             ("RescaleIntercept", None if needed else 0.0),
         )
     )
-    return stored * slope + intercept
+    if needed and slope <= 0.0:
+        raise DicomError(
+            f"'{plane.header.path.name}' has RescaleSlope {slope:g} (it must be positive): export it again"
+        )
+    with np.errstate(over="ignore"):
+        return stored * slope + intercept
 
 
 def rescaling(plane: Plane, dataset: Dataset) -> Dataset:
@@ -93,10 +101,10 @@ def _frames(header: Header, dataset: Dataset, frames: Sequence[int]) -> Iterator
         n_frame = int(dataset.get("NumberOfFrames") or 1)
         n_sample = int(dataset.get("SamplesPerPixel") or 1)
         expected = n_frame * rows * columns * int(dataset.BitsAllocated) // 8 * n_sample
-        if len(dataset.PixelData) < expected:
+        if len(dataset.PixelData or b"") < expected:
             raise DicomError(
-                f"'{header.path.name}' is truncated ({len(dataset.PixelData)} bytes of pixels instead of {expected}): "
-                "export it again"
+                f"'{header.path.name}' is truncated ({len(dataset.PixelData or b'')} bytes of pixels instead of "
+                f"{expected}): export it again"
             )
     decoded: Iterator[npt.NDArray[np.integer]] = iter_pixels(dataset, indices=list(frames))
     for _ in frames:

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
 from engine.model.arrays import F64
+from storage.dicom.sanity import naming, require_place
 from storage.dicom.scan import Header, attribute, read_whole
 
 ORTHONORMAL_TOLERANCE = 1e-3
@@ -50,12 +51,13 @@ def planes_of(headers: Sequence[Header]) -> list[Plane]:
     """
     planes: list[Plane] = []
     for header in headers:
-        if is_multi_frame(header):
-            dataset = read_whole(header, pixels=False)
-            n_frame = int(_numbers(header, "NumberOfFrames", header.value("NumberOfFrames"), 1)[0])
-            planes += [_plane(header, dataset, frame) for frame in range(n_frame)]
-        else:
-            planes.append(_plane(header, None, 0))
+        with naming(header.path):
+            if is_multi_frame(header):
+                dataset = read_whole(header, pixels=False)
+                n_frame = int(_numbers(header, "NumberOfFrames", header.value("NumberOfFrames"), 1)[0])
+                planes += [_plane(header, dataset, frame) for frame in range(n_frame)]
+            else:
+                planes.append(_plane(header, None, 0))
     return planes
 
 
@@ -110,6 +112,7 @@ def _plane(header: Header, dataset: Dataset | None, frame: int) -> Plane:
     if spacing_mm.min() <= 0.0:
         raise DicomError(f"'{header.path.name}' has PixelSpacing {spacing_mm} (it must be positive)")
     position_mm = numbers("PlanePositionSequence", "ImagePositionPatient", 3)
+    require_place(header.path.name, position_mm, spacing_mm)
     return Plane(header, frame, position_mm, cosines, spacing_mm)
 
 

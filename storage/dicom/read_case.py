@@ -17,6 +17,7 @@ from storage.dicom.read_ct import read_ct
 from storage.dicom.read_images import read_images
 from storage.dicom.read_registration import read_registrations
 from storage.dicom.read_structures import frames_of_reference, read_structures, refers_to_series
+from storage.dicom.sanity import require_one_patient
 from storage.dicom.scan import Header, ScannedFolder, scan_folder
 from storage.dicom.uids import CtReference
 
@@ -97,6 +98,14 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
     notes = (*scanned.notes, *ct.notes, *registrations.notes)
     structure_sets, duplicate_notes = without_duplicates(scanned.structure_sets)
     chosen = _choose_structure_set(structure_sets, choice.structure_set, ct.reference)
+    patient_notes: tuple[str, ...] = ()
+    if chosen is not None:
+        of_ct = [h for h in scanned.ct if h.text("SeriesInstanceUID") == ct.reference.series_uid]
+        same_frame = frames_of_reference(chosen) == {ct.reference.frame_of_reference_uid}
+        if same_frame or refers_to_series(chosen, ct.reference.series_uid):
+            patient_notes = _patient_notes(of_ct[0], chosen)
+        else:
+            require_one_patient([*of_ct, chosen], "the structure set is not that of the CT's patient")
     structures: tuple[Structure, ...] = ()
     structure_notes: tuple[str, ...] = ("there is no structure set",)
     if chosen is not None:
@@ -110,7 +119,7 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
         structures,
         ct.patient_position,
         ct.reference.frame_of_reference_uid,
-        (*notes, *duplicate_notes, *structure_notes, *image_notes),
+        (*notes, *duplicate_notes, *patient_notes, *structure_notes, *image_notes),
         images,
     )
     return DicomFolder(case, ct.reference, read_attached(scanned, ct.reference.frame_of_reference_uid))
@@ -128,6 +137,16 @@ def _contents(scanned: ScannedFolder) -> str:
     )
     found = [f"{len(headers)} {kind}{'s' * (len(headers) != 1)}" for headers, kind in kinds if headers]
     return f"only {', '.join(found)}" if found else "nor anything else that could be read"
+
+
+def _patient_notes(ct: Header, structure_set: Header) -> tuple[str, ...]:
+    """Return a note if CT and structure set, of which the second names the first, give different patient IDs."""
+    if "" in (ct.patient, structure_set.patient) or ct.patient == structure_set.patient:
+        return ()
+    return (
+        "CT and structure set give different patient IDs; they were read together because the structure set names "
+        "this CT series or its frame of reference",
+    )
 
 
 def _choose_structure_set(headers: Sequence[Header], wanted: str | None, ct: CtReference) -> Header | None:

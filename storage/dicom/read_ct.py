@@ -17,6 +17,7 @@ from storage.dicom.patient_position import patient_position
 from storage.dicom.pixels import read_volume, rescaled, rescaling
 from storage.dicom.planes import Plane, planes_of
 from storage.dicom.read_registration import inverse
+from storage.dicom.sanity import require_hu, require_one_patient
 from storage.dicom.scan import Header
 from storage.dicom.slice_geometry import Stack, stack_planes
 from storage.dicom.uids import CtReference
@@ -70,6 +71,7 @@ def read_ct(headers: Sequence[Header], series: str | None = None) -> CtImage:
         the message names the file.
     """
     chosen = choose_series(by_series(headers), series, "CT", "--series")
+    require_one_patient(chosen, "the CT series mixes patients")
     chosen, duplicate_notes = without_duplicates(chosen)
     stack = stack_planes(planes_of(chosen))
     position, position_notes = patient_position(stack.planes[0])
@@ -110,6 +112,7 @@ def _read_hu(stack: Stack) -> tuple[F32, tuple[str, ...]]:
         below_air = _padding(dataset, stored) & (values < PADDING_HU)
         values[below_air] = PADDING_HU
         n_padding += int(below_air.sum())
+        require_hu(plane.header.path.name, values)
         return values
 
     volume, notes = read_volume(stack, convert)
@@ -152,7 +155,7 @@ def _padding(dataset: Dataset, stored: F64) -> Bool:
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, np.bool_)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    low, high = sorted((float(value), float(limit)))
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((float(value), float(value if limit is None else limit)))
     padding: Bool = (stored >= low) & (stored <= high)
     return padding

@@ -82,7 +82,7 @@ def read_registrations(headers: Sequence[Header]) -> Registrations:
     notes: list[str] = []
     for header in headers:
         dataset = read_whole(header, pixels=False)
-        target_uid = str(dataset.get("FrameOfReferenceUID") or "")
+        target_uid = header.text("FrameOfReferenceUID")
         try:
             items = [
                 (str(item.get("FrameOfReferenceUID") or ""), _matrix(item, header))

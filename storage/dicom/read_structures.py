@@ -10,14 +10,16 @@ from pydicom.charset import python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from engine.errors import DicomError
+from engine.errors import CaseError, DicomError, printable
 from engine.geometry.tilted_contours import voxelise_tilted
 from engine.geometry.voxelise import Voxelised, voxelise
 from engine.model.arrays import F64
 from engine.model.case import Contour, Structure, StructureKind
 from engine.model.grid import Grid
+from storage.dicom.datasets import LO_LENGTH
 from storage.dicom.read_images import placing
 from storage.dicom.read_registration import Registrations
+from storage.dicom.sanity import LARGEST_COORDINATE_MM, naming
 from storage.dicom.scan import Header, read_whole
 from storage.dicom.uids import CtReference
 
@@ -34,6 +36,7 @@ AREA_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 PLANAR_TOLERANCE_MM = 0.01
 REQUIRED_KEYWORDS = ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence")
 """Sequences that every structure set must have (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
+MOST_ROIS = 500
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -75,6 +78,14 @@ def read_structures(
     DicomError
         If the file is damaged, or a region belongs to another frame of reference that is not registered to the CT.
     """
+    with naming(header.path):
+        return _read_structures(header, ct, grid, registrations)
+
+
+def _read_structures(
+    header: Header, ct: CtReference, grid: Grid, registrations: Registrations
+) -> tuple[tuple[Structure, ...], tuple[str, ...]]:
+    """Return structures and notes."""
     dataset = _read(header)
     try:
         rois = _rois(dataset)
@@ -84,7 +95,20 @@ def read_structures(
             f"the structure set '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): "
             "export it again"
         ) from error
+    if len(rois) > MOST_ROIS:
+        raise DicomError(
+            f"the structure set '{header.path.name}' has {len(rois)} regions (at most {MOST_ROIS} are read): export "
+            "those that the plan needs"
+        )
     notes: list[str] = _character_set_notes(dataset, rois)
+    n_changed = sum(
+        _shown(name) != name.strip()
+        for name in (str(item.get("ROIName") or "") for item in dataset.StructureSetROISequence)
+    )
+    if n_changed:
+        notes.append(
+            f"{n_changed} name(s) of structures had control characters or were too long, and were changed"
+        )
     moved: Counter[str] = Counter()
     structures: list[Structure] = []
     taken: set[str] = set()
@@ -98,7 +122,10 @@ def read_structures(
         if how:
             moved[how] += 1
             polygons_mm = [points @ matrix[:3, :3].T + matrix[:3, 3] for points in polygons_mm]
-        structure, voxel_notes = _structure(name, roi.kind, polygons_mm, grid)
+        try:
+            structure, voxel_notes = _structure(name, roi.kind, polygons_mm, grid)
+        except CaseError as error:
+            raise DicomError(f"structure '{name}' in '{header.path.name}': {error}") from error
         notes += [f"structure '{name}': {note}" for note in (*roi_notes, *voxel_notes)]
         if structure is not None:
             structures.append(structure)
@@ -115,13 +142,15 @@ def read_structures(
 
 def frames_of_reference(header: Header) -> set[str]:
     """Return the frames of reference that the regions of a structure set name."""
-    regions = header.dataset.get("StructureSetROISequence") or []
-    return {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in regions} - {""}
+    with naming(header.path):
+        regions = header.dataset.get("StructureSetROISequence") or []
+        return {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in regions} - {""}
 
 
 def refers_to_series(header: Header, series_uid: str) -> bool:
     """Return whether a structure set was drawn on the CT series."""
-    return bool(_referenced_slices(_read(header), series_uid))
+    with naming(header.path):
+        return bool(_referenced_slices(_read(header), series_uid))
 
 
 def _read(header: Header) -> Dataset:
@@ -154,10 +183,12 @@ def _rois(dataset: Dataset) -> list[_Roi]:
     rois: list[_Roi] = []
     for item in dataset.get("StructureSetROISequence") or []:
         number = int(item.ROINumber)
+        if number in {roi.number for roi in rois}:
+            raise ValueError(f"two regions have the number {number}, so their contours cannot be told apart")
         rois.append(
             _Roi(
                 number=number,
-                name=str(item.get("ROIName") or "").strip() or f"ROI {number}",
+                name=_shown(str(item.get("ROIName") or "")) or f"ROI {number}",
                 kind=kinds.get(number, "OTHER"),
                 frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID") or ""),
                 items=items.get(number, ()),
@@ -194,6 +225,11 @@ def _character_set_notes(dataset: Dataset, rois: Sequence[_Roi]) -> list[str]:
             "the structure set does not say its character set; names were read as Latin 1 and may be misspelt"
         ]
     return []
+
+
+def _shown(name: str) -> str:
+    """Return a name without control characters and of at most the standard's 64 characters."""
+    return printable(name.strip()).strip()[:LO_LENGTH]
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -274,7 +310,8 @@ def _points(item: Dataset, roi: _Roi, header: Header) -> F64:
             raw = element.value or b""
             values = np.array(raw.rstrip(b"\0 ").split(b"\\") if raw.strip(b"\0 ") else [], dtype=np.float64)
         else:
-            values = np.array(element.value if element is not None else [], dtype=np.float64)
+            known = element is not None and element.value is not None and element.value != ""
+            values = np.array(element.value if known else [], dtype=np.float64)
         points_mm: F64 = values.reshape(-1, 3)
     except (ValueError, TypeError) as error:
         raise DicomError(
@@ -284,6 +321,11 @@ def _points(item: Dataset, roi: _Roi, header: Header) -> F64:
     if not np.isfinite(points_mm).all():
         raise DicomError(
             f"structure '{roi.name}' in '{header.path.name}' has a point that is not finite: export it again"
+        )
+    if np.abs(points_mm).max(initial=0.0) > LARGEST_COORDINATE_MM:
+        raise DicomError(
+            f"structure '{roi.name}' in '{header.path.name}' has a point that is more than "
+            f"{LARGEST_COORDINATE_MM / 1000:.0f} m away: export it again"
         )
     return points_mm
 

@@ -29,7 +29,8 @@ from pydicom.uid import (
     SpatialRegistrationStorage,
 )
 
-from engine.errors import DicomError
+from engine.errors import DicomError, printable
+from storage.dicom.sanity import naming, patient_mark, require_modest_deflation, require_sane
 
 HEADER_KEYWORDS = [
     "SpecificCharacterSet",
@@ -91,15 +92,18 @@ class Header:
         The file.
     dataset
         The attributes of `HEADER_KEYWORDS` that it has.
+    patient
+        Tells patients apart and nothing about them (see `patient_mark`).
     """
 
     path: Path
     dataset: FileDataset
+    patient: str = ""
 
     def text(self, keyword: str) -> str:
-        """Return an attribute as text, empty if absent or empty."""
+        """Return an attribute as text, empty if absent or empty; without control characters, as messages show it."""
         value = self.value(keyword)
-        return "" if value is None else str(value).strip()
+        return "" if value is None else printable(str(value).strip())
 
     def value(self, keyword: str) -> Any:
         """Return an attribute, or nothing if it is absent.
@@ -182,7 +186,8 @@ def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> Scan
     notes: list[str] = []
     ignored: Counter[str] = Counter()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        header = read_header(path)
+        with naming(path):
+            header = read_header(path)
         if advance is not None:
             advance()
         if header is None:
@@ -197,6 +202,7 @@ def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> Scan
         elif kind in IMAGES and "LOCALIZER" in header.text("ImageType"):
             ignored["scout image"] += 1
         else:
+            require_sane(header, kind in IMAGES)
             found[kind].append(header)
             if kind == "structure_sets" and header.text("Modality") != "RTSTRUCT":
                 notes.append(
@@ -216,9 +222,14 @@ def read_header(path: Path) -> Header | None:
         If it begins as DICOM but cannot be read.
     """
     try:
-        return Header(path, read_file(path, False, HEADER_KEYWORDS))
+        dataset = read_file(path, False, [*HEADER_KEYWORDS, "PatientID"])
+        patient = patient_mark(str(dataset.get("PatientID") or ""))
+        dataset.pop("PatientID", None)
+        return Header(path, dataset, patient)
     except InvalidDicomError:
         return None
+    except DicomError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise DicomError(
             f"'{path.name}' begins as DICOM but cannot be read ({type(error).__name__}: damaged or truncated?): "
@@ -243,6 +254,7 @@ def read_file(path: Path, pixels: bool = True, keywords: Sequence[str] | None = 
     InvalidDicomError
         If it is not DICOM.
     """
+    require_modest_deflation(path)
     with path.open("rb") as stream:
         bare = stream.read(132)[128:] != b"DICM" and _begins_bare(path)
     dataset = dcmread(
@@ -276,6 +288,8 @@ def read_whole(header: Header, pixels: bool = True) -> FileDataset:
     """
     try:
         return read_file(header.path, pixels)
+    except DicomError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise DicomError(
             f"'{header.path.name}' cannot be read ({type(error).__name__}: damaged?): export it again"
