@@ -11,6 +11,7 @@ from engine.model.arrays import F32
 from engine.model.case import Case
 from engine.model.scenario import Scenario
 from engine.spec.study import Study
+from engine.structures.contouring import with_contours
 from flows.judging import Judgement, beam_doses, forward_doses
 from flows.references import CaseRef, Placement, Solve
 from flows.run import Run
@@ -85,7 +86,7 @@ def export_plan(
     if writes_ct:
         write_ct(case, folder)
         n_file["CT"] = case.grid.shape_zyx[0]
-    drawn, notes = with_contours(case)
+    drawn, notes = writable_structures(case)
     structure_set: InstanceReference | None = None
     if drawn.structures:
         structure_set = write_structures(drawn, folder, ct)
@@ -156,10 +157,13 @@ def choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[
     return stored, False
 
 
-def with_contours(case: Case) -> tuple[Case, tuple[str, ...]]:
-    """Return the case with the structures that a structure set can hold, and notes on the others."""
+def writable_structures(case: Case) -> tuple[Case, tuple[str, ...]]:
+    """Return the case with the structures that a structure set can hold, and notes on the others.
+
+    Those that are known as voxels alone, because a study made them or they came so, get contours.
+    """
     kept, notes = [], []
-    for structure in case.structures:
+    for structure in with_contours(case).structures:
         if not structure.contours:
             notes.append(f"structure '{structure.name}' is left out of the structure set: it has no contours")
         elif len(structure.name) > LO_LENGTH or "\\" in structure.name:

@@ -51,7 +51,7 @@ def study_of(folder: Path, text: str = SPEC) -> Study:
 def beams_from(folder: Path, plan: ExternalPlan, said: Said | None = None) -> list[Beam]:
     with Run(Store(folder / "store"), said or Said()) as run:
         write_attached(run.store, "case", Attached((plan,), (), ()))
-        return beams_of_study(run, study_of(folder), CaseRef("case", CASE, "density", "phantom"))
+        return beams_of_study(run, study_of(folder), CaseRef("case", CASE, "density", "phantom", ()))
 
 
 def test_beams_of_a_plan_keep_their_angles_and_isocentres(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_study_takes_angles_from_one_place_only(tmp_path: Path) -> None:
 def test_beams_from_angles_meet_in_the_middle_of_the_target(tmp_path: Path) -> None:
     text = STUDY.replace('"Target"', '"OuterTarget"')
     with Run(Store(tmp_path / "store"), Said()) as run:
-        beams = beams_of_study(run, study_of(tmp_path, text), CaseRef("case", CASE, "density", "phantom"))
+        beams = beams_of_study(run, study_of(tmp_path, text), CaseRef("case", CASE, "density", "phantom", ()))
     assert [beam.gantry_deg for beam in beams] == [0.0, 90.0, 200.0]
     assert len({beam.isocentre_mm for beam in beams}) == 1
     assert abs(beams[0].isocentre_mm[0]) < 1e-6

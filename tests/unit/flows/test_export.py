@@ -3,12 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.geometry.voxelise import voxelise
 from engine.model.case import Case, Structure
 from engine.phantoms import tg119_cshape
 from engine.spec.study import Study, load_study
-from flows.export import choose_ct, with_contours
+from flows.export import choose_ct, writable_structures
 from flows.progress import Reporter
 from flows.references import CaseRef
 from flows.run import Run
@@ -28,7 +30,7 @@ def choose(folder: Path, of_store: CtReference, text: str, asked: bool = False) 
     with Run(Store(folder / "store"), Reporter(quiet=True)) as run:
         digest = write_case(run.store, CASE, {})
         write_reference(run.store, digest, of_store)
-        return choose_ct(run, study, CaseRef(digest, renamed, "density", "phantom"), asked)
+        return choose_ct(run, study, CaseRef(digest, renamed, "density", "phantom", ()), asked)
 
 
 IMPORTED = STUDY.replace('phantom = "water-box"', 'imported = "x"').replace('"phantom"', '"table.csv"')
@@ -52,9 +54,18 @@ def test_ct_is_written_where_there_is_none_and_where_it_is_asked_for(
 
 
 def test_structures_that_dicom_cannot_hold_are_left_out_and_named() -> None:
-    bare = Structure("Voxels", "OTHER", CASE.structures[0].coverage)
+    nothing = Structure("Nothing", "OTHER", np.zeros_like(CASE.structures[0].coverage))
     odd = [replace(CASE.structures[0], name=name) for name in ("a\\b", "x" * 65)]
-    kept, notes = with_contours(replace(CASE, structures=(*CASE.structures, bare, *odd)))
+    kept, notes = writable_structures(replace(CASE, structures=(*CASE.structures, nothing, *odd)))
     assert kept.structures == CASE.structures
-    assert [note.split("'")[1] for note in notes] == ["Voxels", "a\\b", "x" * 65]
-    assert with_contours(CASE) == (CASE, ())
+    assert [note.split("'")[1] for note in notes] == ["Nothing", "a\\b", "x" * 65]
+    assert writable_structures(CASE) == (CASE, ())
+
+
+def test_structures_of_voxels_get_contours() -> None:
+    drawn = CASE.structures[0]
+    voxels = Structure("Voxels", "OTHER", drawn.coverage)
+    kept, notes = writable_structures(replace(CASE, structures=(voxels,)))
+    assert notes == ()
+    again = voxelise(kept.structures[0].contours, CASE.grid).coverage
+    assert again.sum() == pytest.approx(drawn.coverage.sum(), rel=0.01)
