@@ -86,7 +86,7 @@ BROKEN = {
         "[[phantom.inserts]]",
         "slab, box, sphere, cylinder",
     ),
-    "no shape": ('shape = "slab"\n', "", "[[phantom.inserts]]", "needs the key 'shape'"),
+    "no shape": ('shape = "slab"\n', "", "[[phantom.inserts]]", "the key 'shape' is needed"),
     "slab backwards": ("from_mm = 30", "from_mm = 60", "[[phantom.inserts]]", "not below to_mm"),
     "slab outside": (
         "from_mm = 30\nto_mm = 50",
