@@ -25,7 +25,8 @@ from storage.imported import attached_is_whole, imported_doses, imported_plans, 
 from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
-_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model")
+_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model", "flows.naming")
+_PHANTOM_CODE = ("engine.phantoms", "engine.physics", *_READ_CODE)
 
 
 def write_phantom(
@@ -188,7 +189,7 @@ def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:
     phantom = str(spec.phantom)
     if phantom not in PHANTOMS:
         raise CaseError(f"there is no phantom '{phantom}' (there are: {', '.join(PHANTOMS)})")
-    key = digest_of({"phantom": phantom, "code": digest_of_code(("engine.phantoms", *_READ_CODE))})
+    key = digest_of({"phantom": phantom, "code": digest_of_code(_PHANTOM_CODE)})
     found = imported_before(run, key)
     if found is not None:
         return found

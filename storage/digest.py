@@ -34,7 +34,7 @@ def digest_of_array(array: npt.NDArray[Any]) -> str:
 
 @cache
 def digest_of_code(modules: tuple[str, ...]) -> str:
-    """Return the digest of the sources of some modules and, for packages, of all modules inside.
+    """Return the digest of the sources of some modules and, for packages, of all modules and tables inside.
 
     A result that was made by other code has another digest, so old results are never mistaken for new ones.
     """
@@ -42,7 +42,8 @@ def digest_of_code(modules: tuple[str, ...]) -> str:
     for name in sorted(modules):
         module = import_module(name)
         file = Path(str(module.__file__))
-        files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        inside = (found for found in file.parent.rglob("*") if found.suffix in (".py", ".csv", ".toml"))
+        files = sorted(inside) if file.name == "__init__.py" else [file]
         for source in files:
             h.update(source.name.encode())
             h.update(source.read_bytes())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -151,7 +152,7 @@ def lung_4d_series(voxel_mm: float = 3.0, texture: bool = True, seed: int = 1) -
         ct_hu = fixed_hu.copy()
         paint(ct_hu, voxelise(_dome(stretch(phase)).contours(grid), grid).coverage, tissues.LIVER.hu)
         for lung in lungs:
-            paint(ct_hu, lung.coverage, tissues.LUNG.at_density(density_g_cm3).hu)
+            paint(ct_hu, lung.coverage, replace(tissues.LUNG, density_g_cm3=density_g_cm3).hu)
         for coverage, hu in organs:
             paint(ct_hu, coverage, hu)
         paint(ct_hu, tumour.coverage, tissues.MUSCLE.hu)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import StudyError
+from engine.errors import CaseError, StudyError
 from engine.model.arrays import F32
-from engine.physics.stoichiometric import Material, fit
+from engine.physics.stoichiometric import fit, substitute
 
 AIR_DENSITY = 0.00108
 """Relative electron density of dry air at 20 °C: 0.001205 g/cm³ times Z/A 0.49919 (NIST) over water's 0.55508."""
@@ -129,7 +129,7 @@ def _from_toml(path: Path) -> HuTable:
         elif kind == "stoichiometric":
             found = fit(
                 [
-                    (Material(m["name"], m["density_g_cm3"], m["mass_percent"]), float(m["hu"]))
+                    (substitute(m["name"], m["density_g_cm3"], m["mass_percent"]), float(m["hu"]))
                     for m in values.pop("measured")
                 ]
             )
@@ -140,7 +140,7 @@ def _from_toml(path: Path) -> HuTable:
             )
         else:
             raise StudyError(f"kind = '{kind}' is neither 'two_lines' nor 'stoichiometric'")
-    except StudyError as error:
+    except (StudyError, CaseError) as error:
         raise StudyError(f"HU table {path.name}: {error}") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise StudyError(

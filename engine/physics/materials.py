@@ -1,7 +1,9 @@
 """Materials by name: mass density, composition by mass, and the electron density that follows from both."""
 
 import csv
+import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -35,7 +37,7 @@ class Material:
 
     name: str
     density_g_cm3: float
-    composition: dict[str, float]
+    composition: Mapping[str, float]
 
     def __post_init__(self) -> None:
         if not 0.0 < self.density_g_cm3 <= _DENSEST_G_CM3:
@@ -49,20 +51,26 @@ class Material:
                 f"material '{self.name}' holds {', '.join(unknown)}, which is no element with a standard atomic weight "
                 "up to uranium; write symbols such as H, Ca"
             )
-        total = sum(self.composition.values())
+        total = math.fsum(self.composition.values())
         if min(self.composition.values(), default=0.0) < 0.0 or abs(total - 1.0) > _LARGEST_MISSING:
             raise CaseError(
                 f"the composition of material '{self.name}' sums to {total:.4g} (fractions by mass, none below 0, must "
                 "sum to 1)"
             )
 
+    def atoms(self) -> list[tuple[int, float]]:
+        """Return atomic number and amount, in mol/g, of every element; what rounding left out is made up for."""
+        total = math.fsum(self.composition.values())
+        return [
+            (z, share / total / weight)
+            for symbol, share in self.composition.items()
+            for z, weight in (_elements()[symbol],)
+        ]
+
     @property
     def electrons_per_nucleon(self) -> float:
         """Mean of Z/A by mass, in mol/g."""
-        elements = _elements()
-        return sum(
-            share * elements[symbol][0] / elements[symbol][1] for symbol, share in self.composition.items()
-        )
+        return math.fsum(z * amount for z, amount in self.atoms())
 
     @property
     def relative_electron_density(self) -> float:
@@ -89,4 +97,4 @@ def _load() -> dict[str, Material]:
 
 
 MATERIALS = _load()
-"""The named materials."""
+"""The named materials; the source of each stands in the file."""

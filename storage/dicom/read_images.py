@@ -164,7 +164,12 @@ def _without_file_names(text: str, headers: Sequence[Header]) -> str:
 def _name(header: Header, taken: set[str]) -> str:
     """Return a label without anything personal: modality and series number."""
     stem = " ".join(part for part in (header.text("Modality"), header.text("SeriesNumber")) if part)
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem} ({number})", number + 1
-    return name
+    return numbered(stem, taken)
+
+
+def numbered(name: str, taken: set[str]) -> str:
+    """Return the name, with a number if it is taken."""
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name} ({number})", number + 1
+    return candidate

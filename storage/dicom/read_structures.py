@@ -17,7 +17,7 @@ from engine.model.arrays import F64
 from engine.model.case import Contour, Structure, StructureKind
 from engine.model.grid import Grid
 from storage.dicom.datasets import LO_LENGTH
-from storage.dicom.read_images import placing
+from storage.dicom.read_images import numbered, placing
 from storage.dicom.read_registration import Registrations
 from storage.dicom.sanity import LARGEST_COORDINATE_MM, naming
 from storage.dicom.scan import Header, read_whole
@@ -114,7 +114,7 @@ def _read_structures(
     taken: set[str] = set()
     for roi in rois:
         matrix, how = _placing(roi, ct, header, registrations)
-        name = _unique(roi.name, taken)
+        name = numbered(roi.name, taken)
         taken.add(name)
         if name != roi.name:
             notes.append(f"a second structure called '{roi.name}' was renamed '{name}'")
@@ -230,14 +230,6 @@ def _character_set_notes(dataset: Dataset, rois: Sequence[_Roi]) -> list[str]:
 def _shown(name: str) -> str:
     """Return a name without control characters and of at most the standard's 64 characters."""
     return printable(name.strip()).strip()[:LO_LENGTH]
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    """Return the name, with a number if it is taken."""
-    candidate, number = name, 2
-    while candidate in taken:
-        candidate, number = f"{name} ({number})", number + 1
-    return candidate
 
 
 def _polygons_mm(roi: _Roi, header: Header) -> tuple[list[F64], list[str]]:

@@ -148,16 +148,8 @@ def straight_volume(image: Any) -> Volume:
     return Volume(Grid((x_mm, y_mm, z_mm), (dx_mm, dy_mm, dz_mm), (nz, ny, nx)), layers)
 
 
-def straightened(image: Any, outside: float) -> Any:
-    """Return an oblique image interpolated linearly onto straight axes, over all of it, with the same spacing.
-
-    Parameters
-    ----------
-    image
-        The image.
-    outside
-        Value where there is no image.
-    """
+def straight_grid(image: Any) -> Grid:
+    """Return a grid along the patient's axes, with the spacing of an oblique image, that covers all of it."""
     size = np.array(image.GetSize())
     corners = np.array(
         [
@@ -167,23 +159,15 @@ def straightened(image: Any, outside: float) -> Any:
             for which in np.ndindex(2, 2, 2)
         ]
     )
-    spacing_mm = np.array(image.GetSpacing())
+    dx_mm, dy_mm, dz_mm = image.GetSpacing()
     low_mm, high_mm = corners.min(axis=0), corners.max(axis=0)
-    count = np.ceil((high_mm - low_mm) / spacing_mm - 1e-6).astype(int) + 1
-    return SimpleITK.Resample(
-        SimpleITK.Cast(image, SimpleITK.sitkFloat32),
-        [int(n) for n in count],
-        SimpleITK.Transform(),
-        SimpleITK.sitkLinear,
-        [float(v) for v in low_mm],
-        [float(v) for v in spacing_mm],
-        np.eye(3).ravel().tolist(),
-        outside,
-    )
+    nx, ny, nz = (int(n) + 1 for n in np.ceil((high_mm - low_mm) / (dx_mm, dy_mm, dz_mm) - 1e-6))
+    x_mm, y_mm, z_mm = low_mm.tolist()
+    return Grid((x_mm, y_mm, z_mm), (dx_mm, dy_mm, dz_mm), (nz, ny, nx))
 
 
-def onto(image: Any, grid: Grid) -> F32:
-    """Return an image of one component interpolated linearly at the voxel centres of a grid; 0 outside of it."""
+def onto(image: Any, grid: Grid, outside: float = 0.0) -> F32:
+    """Return an image of one component interpolated linearly at the voxel centres of a grid; ``outside`` beyond it."""
     nz, ny, nx = grid.shape_zyx
     resampled = SimpleITK.Resample(
         SimpleITK.Cast(image, SimpleITK.sitkFloat32),
@@ -193,7 +177,7 @@ def onto(image: Any, grid: Grid) -> F32:
         list(grid.origin_mm_xyz),
         list(grid.spacing_mm_xyz),
         np.eye(3).ravel().tolist(),
-        0.0,
+        outside,
     )
     return np.asarray(SimpleITK.GetArrayFromImage(resampled), dtype=np.float32)
 

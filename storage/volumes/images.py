@@ -11,9 +11,10 @@ from engine.nomenclature.propose import kind_by_name, propose
 from storage.volumes.frames import (
     IMAGE_ENDINGS,
     is_straight,
+    onto,
     read_image,
+    straight_grid,
     straight_volume,
-    straightened,
     turn_deg,
 )
 from storage.volumes.hounsfield import LOWEST_HU, require_hounsfield
@@ -60,19 +61,17 @@ def read_volume_case(
         )
     notes = list(position_notes)
     # Before interpolation, which would hide that a CT was clipped.
-    values, hu_notes = require_hounsfield(
-        np.asarray(straight_volume(image).layers[0], dtype=np.float32), ct.name
-    )
+    volume = straight_volume(image)
+    grid = volume.grid
+    values, hu_notes = require_hounsfield(np.asarray(volume.layers[0], dtype=np.float32), ct.name)
     notes += hu_notes
-    if is_straight(image):
-        grid = straight_volume(image).grid
-    else:
+    if not is_straight(image):
         notes.append(
             f"the CT's axes are turned by {turn_deg(image):.1f}° against the patient's; it was interpolated onto "
             f"straight ones, with {LOWEST_HU:.0f} HU where there was none"
         )
-        volume = straight_volume(straightened(image, LOWEST_HU))
-        grid, values = volume.grid, np.maximum(volume.layers[0].astype(np.float32), np.float32(LOWEST_HU))
+        grid = straight_grid(image)
+        values = np.maximum(onto(image, grid, LOWEST_HU), np.float32(LOWEST_HU))
     regions = [region for path in structures for region in read_regions(path, grid)]
     kept, structure_notes = _structures(regions)
     return Case(name or label_of(values), grid, values, kept, place, notes=(*notes, *structure_notes))

@@ -28,15 +28,17 @@ NIST_Z_PER_A = {
 }
 
 
-@pytest.mark.parametrize("name", MATERIALS)
+@pytest.mark.parametrize("name", NIST_Z_PER_A)
 def test_electrons_per_nucleon_are_those_of_nist(name):
     # NIST's atomic weights are older: titanium 47.88 then, 47.867 now (0.03 %).
-    assert MATERIALS[name].electrons_per_nucleon == pytest.approx(NIST_Z_PER_A[name], rel=4e-4)
+    within = 3e-4 if name == "titanium" else 2e-5
+    assert MATERIALS[name].electrons_per_nucleon == pytest.approx(NIST_Z_PER_A[name], abs=within)
 
 
 @pytest.mark.parametrize("name", MATERIALS)
 def test_compositions_are_whole(name):
-    assert sum(MATERIALS[name].composition.values()) == pytest.approx(1.0, abs=1e-4)
+    # Of the vertebral column, ICRU's rounded numbers sum to 0.999.
+    assert sum(MATERIALS[name].composition.values()) == pytest.approx(1.0, abs=1.1e-3)
 
 
 def test_electron_density_is_relative_to_water():

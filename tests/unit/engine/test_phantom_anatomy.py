@@ -53,10 +53,10 @@ def test_hounsfield_units_are_those_of_the_paper(
 
 def test_electron_densities_are_those_of_icru_44() -> None:
     # 1e29 electrons / m3: water 3.343, muscle 3.48, adipose 3.18, cortical bone 5.95.
-    assert tissues.MUSCLE.electron_density == pytest.approx(3.48 / 3.343, rel=2e-3)
-    assert tissues.ADIPOSE.electron_density == pytest.approx(3.18 / 3.343, rel=2e-3)
-    assert tissues.CORTICAL_BONE.electron_density == pytest.approx(5.95 / 3.343, rel=2e-3)
-    assert tissues.WATER.electron_density == 1.0
+    assert tissues.MUSCLE.relative_electron_density == pytest.approx(3.48 / 3.343, rel=2e-3)
+    assert tissues.ADIPOSE.relative_electron_density == pytest.approx(3.18 / 3.343, rel=2e-3)
+    assert tissues.CORTICAL_BONE.relative_electron_density == pytest.approx(5.95 / 3.343, rel=2e-3)
+    assert tissues.WATER.relative_electron_density == 1.0
 
 
 def test_the_table_in_the_examples_belongs_to_the_tissues() -> None:
@@ -74,7 +74,7 @@ def test_the_table_in_the_examples_belongs_to_the_tissues() -> None:
     ):
         tissue = getattr(tissues, name)
         found = float(table.density_of(np.array([tissue.hu], np.float32))[0])
-        assert found == pytest.approx(tissue.electron_density, abs=0.0025), name
+        assert found == pytest.approx(tissue.relative_electron_density, abs=0.0025), name
     with (EXAMPLES / "hu_tables/tissue_phantoms.csv").open() as stream:
         assert len(list(csv.reader(line for line in stream if line[0] != "#"))) == 1 + 9
 

@@ -1,8 +1,7 @@
 """The photon kernel's loader, and the parts of its calculation on problems with known answers."""
 
-import hashlib
 import tomllib
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from engine.physics.kernel_calculation.point_kernel import (
     point_kernel,
 )
 from engine.physics.kernel_calculation.random_numbers import seed_history, uniform
+from engine.physics.kernel_calculation.sources import SOURCES_FILE, file_sha256
 from engine.physics.kernel_calculation.spectrum import load_spectrum
 from engine.physics.kernel_calculation.water_tables import attenuation_per_mm, load_water_tables
 from engine.physics.photon_kernel import PhotonKernel, load_photon_kernel
@@ -75,15 +75,10 @@ def test_fraction_beyond_is_that_of_the_gaussians() -> None:
 
 
 def test_data_files_have_the_checksums_of_their_source_entries() -> None:
-    folder = files("engine.physics") / "data"
-    sources = tomllib.loads((folder / "SOURCES.toml").read_text(encoding="utf-8"))
-    for name in (
-        "photon_kernel_mohan_6mv.csv",
-        "spectrum_mohan_6mv.csv",
-        "water_electrons.csv",
-        "water_photons.csv",
-    ):
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sources[name]["sha256"], name
+    with as_file(files("engine.physics") / "data") as folder:
+        sources = tomllib.loads((folder / SOURCES_FILE).read_text(encoding="utf-8"))
+        found = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != SOURCES_FILE}
+    assert found == {name: entry["sha256"] for name, entry in sources.items()}
 
 
 def test_uniform_numbers_are_uniform_and_differ_by_history() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from engine.geometry.bricks import MINI_SIZE
 from engine.influence.rows import RowGroup, rows_of_columns, share_out
-from engine.model.arrays import F64
 from engine.model.influence import TileColumn
+from tests.dense_tiles import dense_of_columns
 
 BRICK_SIZE, N_BRICK = 512, 7
 
@@ -37,27 +37,13 @@ def _columns(seed: int) -> tuple[list[tuple[int, TileColumn]], int]:
     return columns, first
 
 
-def _dense(columns: list[tuple[int, TileColumn]], n_beamlet: int) -> F64:
-    matrix = np.zeros((N_BRICK * BRICK_SIZE, n_beamlet))
-    for first, column in columns:
-        for tile, brick in enumerate(column.brick):
-            for beamlet in range(column.n_beamlet):
-                segment = tile * column.n_beamlet + beamlet
-                for i in range(column.segment_begin[segment], column.segment_begin[segment + 1]):
-                    row = int(brick) * BRICK_SIZE + int(column.mini[i]) * MINI_SIZE
-                    matrix[row : row + MINI_SIZE, first + beamlet] = (
-                        float(column.scale[segment]) * column.value[i]
-                    )
-    return matrix
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, N_BRICK - 1), st.integers(1, N_BRICK))
 def test_products_are_those_of_the_dense_matrix(seed: int, first: int, n_brick: int) -> None:
     n_brick = min(n_brick, N_BRICK - first)
     columns, n_beamlet = _columns(seed)
     rows = slice(first * BRICK_SIZE, (first + n_brick) * BRICK_SIZE)
-    matrix = _dense(columns, n_beamlet)[rows]
+    matrix = dense_of_columns(columns, N_BRICK * BRICK_SIZE, BRICK_SIZE)[rows]
     group = rows_of_columns(columns, first, n_brick, BRICK_SIZE)
     random = np.random.default_rng(seed + 1)
     weight, gradient = random.random(n_beamlet), random.normal(size=matrix.shape[0])

@@ -91,7 +91,7 @@ def test_code_has_a_digest_by_module_and_by_package():
     assert digest_of_code(("engine.optimise",)) != digest_of_code(("engine.optimise.solver",))
 
 
-def test_a_change_of_the_source_changes_the_digest_of_code(tmp_path):
+def test_a_change_of_source_or_table_changes_the_digest_of_code(tmp_path):
     package = tmp_path / "some_package"
     (package / "inner").mkdir(parents=True)
     for file in (package / "__init__.py", package / "inner" / "__init__.py", package / "inner" / "part.py"):
@@ -106,7 +106,10 @@ def test_a_change_of_the_source_changes_the_digest_of_code(tmp_path):
 
     before = digest()
     (package / "inner" / "part.py").write_text("VALUE = 1\n")
-    assert digest() != before
+    changed = digest()
+    assert changed != before
+    (package / "inner" / "table.csv").write_text("1\n")
+    assert digest() not in (before, changed)
 
 
 def test_files_differ_by_name_and_content_not_by_order_or_folder(tmp_path):
