@@ -28,7 +28,7 @@ def choose(folder: Path, of_store: CtReference, text: str, asked: bool = False) 
     with Run(Store(folder / "store"), Reporter(quiet=True)) as run:
         digest = write_case(run.store, CASE, {})
         write_reference(run.store, digest, of_store)
-        return choose_ct(run, study, CaseRef(digest, renamed, "density", "phantom"), asked)
+        return choose_ct(run, study, CaseRef(digest, renamed, "density", "phantom", ()), asked)
 
 
 IMPORTED = STUDY.replace('phantom = "water-box"', 'imported = "x"').replace('"phantom"', '"table.csv"')
