@@ -25,7 +25,7 @@ from storage.imported import attached_is_whole, imported_doses, imported_plans, 
 from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
-_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model")
+_READ_CODE = ("storage.dicom", "storage.imported", "engine.geometry", "engine.model", "flows.naming")
 
 
 def write_phantom(
