@@ -55,14 +55,14 @@ def import_source(
             choice = _without_names(run, source, deidentify, choice)
             source = deidentify
 
-        def read_in() -> tuple[str, Case]:
+        def read_in() -> tuple[str, Case, list[str]]:
             if source.is_dir():
                 found = import_dicom(run, source, choice, name, mapping)
             else:
                 found = import_volume(run, source, structures, position, name, mapping)
-            return found, read_case(run.store, found, images=True)
+            return found, read_case(run.store, found, images=True), tell_imported(run.store, found)
 
-        digest, case = until_whole(run, read_in)
+        digest, case, attached = until_whole(run, read_in)
         # The same files may have been imported before, under another name: this one counts, too.
         label = name or case.name
         run.store.write_record(NAME, label, {"case": digest})

@@ -19,6 +19,10 @@ IMAGE_KEYWORDS = [
     "PixelPaddingRangeLimit",
     "PixelRepresentation",
     "Units",
+    "DoseUnits",
+    "DoseType",
+    "DoseGridScaling",
+    "GridFrameOffsetVector",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]

@@ -99,8 +99,8 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
     structure_sets, duplicate_notes = without_duplicates(scanned.structure_sets)
     chosen = _choose_structure_set(structure_sets, choice.structure_set, ct.reference)
     patient_notes: tuple[str, ...] = ()
+    of_ct = [h for h in scanned.ct if h.text("SeriesInstanceUID") == ct.reference.series_uid]
     if chosen is not None:
-        of_ct = [h for h in scanned.ct if h.text("SeriesInstanceUID") == ct.reference.series_uid]
         same_frame = frames_of_reference(chosen) == {ct.reference.frame_of_reference_uid}
         if same_frame or refers_to_series(chosen, ct.reference.series_uid):
             patient_notes = _patient_notes(of_ct[0], chosen)
@@ -122,7 +122,8 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
         (*notes, *duplicate_notes, *patient_notes, *structure_notes, *image_notes),
         images,
     )
-    return DicomFolder(case, ct.reference, read_attached(scanned, ct.reference.frame_of_reference_uid))
+    attached = read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0].patient)
+    return DicomFolder(case, ct.reference, attached)
 
 
 def _contents(scanned: ScannedFolder) -> str:

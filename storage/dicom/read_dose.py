@@ -76,7 +76,8 @@ def read_dose(header: Header) -> ReadDose:
         raise DicomError(f"the dose '{header.path.name}' {error}") from error
     except Exception as error:  # pydicom and its decoders raise many kinds on damaged files
         raise DicomError(
-            f"the dose '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): export it again"
+            f"the dose '{header.path.name}' cannot be understood ({type(error).__name__}: damaged?): export it "
+            "again"
         ) from error
 
 

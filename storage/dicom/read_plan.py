@@ -51,7 +51,8 @@ def read_plan(header: Header) -> ExternalPlan:
         raise DicomError(f"the plan '{header.path.name}' {error}") from error
     except Exception as error:  # sequences are decoded here; pydicom raises many kinds on damaged ones
         raise DicomError(
-            f"the plan '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): export it again"
+            f"the plan '{header.path.name}' cannot be understood ({type(error).__name__}: damaged?): export it "
+            "again"
         ) from error
 
 

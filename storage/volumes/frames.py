@@ -1,6 +1,7 @@
 """Images as SimpleITK reads them, on grids along the axes of patient coordinates."""
 
 import gzip
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ IMAGE_ENDINGS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _STRAIGHT_MM = 0.02
 """How far the corner of an image may lie from where straight axes would put it; headers hold rounded numbers."""
 _SAME_FRAME_MM = 0.5
+_ANATOMICAL = re.compile(r"(right|left)-(anterior|posterior)-(superior)|ras|las|lps", re.IGNORECASE)
+"""Spaces of NRRD that say which side is left; of those SimpleITK knows these, and takes all others for LPS."""
 _NIFTI_1, _NIFTI_2 = 348, 540  # sizes of the headers, with which they begin
 
 
@@ -74,7 +77,9 @@ def _require_axes(image: Any, path: Path) -> None:
     keys = image.GetMetaDataKeys()
     silent = False
     if name.endswith((".nrrd", ".nhdr")):
-        silent = "NRRD_space" not in keys
+        silent = "NRRD_space" not in keys or not _ANATOMICAL.fullmatch(
+            image.GetMetaData("NRRD_space").strip()
+        )
     elif name.endswith((".nii", ".nii.gz")):
         codes = [int(float(image.GetMetaData(key))) for key in ("qform_code", "sform_code") if key in keys]
         silent = bool(codes) and not any(codes)
@@ -82,7 +87,7 @@ def _require_axes(image: Any, path: Path) -> None:
             _require_one_frame(image, path)
     if silent:
         raise VolumeError(
-            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no 'space', NIfTI: both form codes 0): "
+            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no anatomical 'space', NIfTI: both form codes 0): "
             "left and right would be a guess; write it with its directions"
         )
 

@@ -128,15 +128,48 @@ def test_dose_that_would_be_wrong_is_refused(tmp_path: Path, kind: str) -> None:
         read(changed(tmp_path, change))
 
 
+def relative_of_its_own(dataset: Dataset) -> None:
+    dataset.DoseUnits, dataset.SOPInstanceUID = "RELATIVE", "1.2.3.4"
+
+
 def test_dose_of_other_coordinates_and_damaged_ones_are_left_out_with_a_note(tmp_path: Path) -> None:
     changed(tmp_path / "good", lambda dataset: None)
-    changed(tmp_path / "bad", lambda dataset: setattr(dataset, "DoseUnits", "RELATIVE"))
+    changed(tmp_path / "bad", relative_of_its_own)
     found = read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid)
     assert len(found.doses) == 1
     assert any("no dose in Gy" in note for note in found.notes)
     elsewhere = read_attached(scan_folder(tmp_path / "good"), "1.2.3")
     assert not elsewhere.doses
     assert any("another frame of reference" in note for note in elsewhere.notes)
+
+
+def test_files_of_another_patient_are_left_out_and_no_note_names_a_file(tmp_path: Path) -> None:
+    path = changed(tmp_path, lambda dataset: setattr(dataset, "FrameOfReferenceUID", "")).rename(
+        tmp_path / "Quixotham.dcm"
+    )
+    mine = scan_folder(tmp_path).doses[0].patient
+    assert len(read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, mine).doses) == 1
+    other = read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, "another")
+    assert not other.doses
+    assert any("another patient ID" in note for note in other.notes)
+    dataset = dcmread(path)
+    dataset.DoseGridScaling = None
+    dataset.save_as(path)
+    bad = read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, mine)
+    assert any("left out: the dose has no Dose Grid Scaling" in note for note in bad.notes)
+    assert "Quixotham" not in str(bad.notes)
+
+
+def test_two_doses_of_one_identifier_are_refused_unless_they_say_the_same(tmp_path: Path) -> None:
+    path = changed(tmp_path, lambda dataset: None)
+    copy = tmp_path / "copy.dcm"
+    copy.write_bytes(path.read_bytes())
+    assert len(read_attached(scan_folder(tmp_path), "").doses) == 1
+    dataset = dcmread(copy)
+    dataset.DoseGridScaling = "0.5"
+    dataset.save_as(copy)
+    with pytest.raises(DicomError, match="same SOP Instance UID"):
+        read_attached(scan_folder(tmp_path), "")
 
 
 def test_doses_of_raystation(reference_data: Path) -> None:

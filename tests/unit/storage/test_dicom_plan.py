@@ -16,6 +16,7 @@ from engine.model.beam import Beam, BeamletGrid
 from engine.model.machine import MACHINES
 from engine.model.plan import ExternalPlan
 from storage.dicom.datasets import decimal_string
+from storage.dicom.read_attached import read_attached
 from storage.dicom.read_plan import read_plan
 from storage.dicom.scan import Header, read_header, scan_folder
 from storage.dicom.uids import CtReference, InstanceReference, content_uid
@@ -254,3 +255,12 @@ def no_points(dataset: Dataset) -> None:
 def test_damaged_plan_is_told_with_its_file(tmp_path: Path, change: object, expected: str) -> None:
     with pytest.raises(DicomError, match=rf"RTPLAN.*{expected}"):
         read_plan(broken(tmp_path, change))
+
+
+def test_a_plan_of_other_coordinates_is_left_out_even_without_its_structure_set(tmp_path: Path) -> None:
+    beamlets = raster(range(2), range(2))
+    written(tmp_path, beam_of(beamlets, np.ones(beamlets.n_beamlet)))
+    assert len(read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid).plans) == 1
+    elsewhere = read_attached(scan_folder(tmp_path), "1.2.3")
+    assert not elsewhere.plans
+    assert any("made on another image" in note for note in elsewhere.notes)

@@ -264,6 +264,18 @@ def test_files_without_axes_are_refused(tmp_path):
             read_volume_case(path, (), "HFS")
 
 
+@pytest.mark.parametrize("space", [b"scanner-xyz", b"3D-right-handed", b"3D-left-handed"])
+def test_a_nrrd_space_that_is_not_anatomical_is_refused(space, tmp_path):
+    ct, _ = patient()
+    nrrd = write(image_of(ct), tmp_path / "ct.nrrd")
+    content = nrrd.read_bytes()
+    nrrd.write_bytes(content.replace(b"left-posterior-superior", b"LPS", 1))
+    assert read_volume_case(nrrd, (), "HFS").ct_hu.shape == ct.shape
+    nrrd.write_bytes(content.replace(b"left-posterior-superior", space, 1))
+    with pytest.raises(VolumeError, match="does not say how its axes lie"):
+        read_volume_case(nrrd, (), "HFS")
+
+
 def test_a_nifti_file_that_contradicts_itself_is_refused(tmp_path):
     ct, _ = patient()
     nifti = write(image_of(ct), tmp_path / "ct.nii")
