@@ -66,10 +66,10 @@ def import_source(
         # The same files may have been imported before, under another name: this one counts, too.
         label = name or case.name
         run.store.write_record(NAME, label, {"case": digest})
+        attached = tell_imported(run.store, digest)
     if write_names is not None:
         with whole_file(write_names) as aside:
             aside.write_text(proposals_as_toml(case), encoding="utf-8")
-        attached = tell_imported(run.store, digest)
     if not quiet:
         _tell(case, label)
         for line in attached:
