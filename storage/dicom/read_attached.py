@@ -9,7 +9,13 @@ from storage.dicom.duplicates import without_duplicates
 from storage.dicom.read_dose import ReadDose, read_dose
 from storage.dicom.read_plan import read_plan
 from storage.dicom.read_structures import frames_of_reference
+from storage.dicom.sanity import of_other_patient
 from storage.dicom.scan import Header, ScannedFolder
+
+_OTHER_PATIENT = "has another patient ID than the CT, and does not say that it belongs to it"
+_SAME_FRAME = (
+    "it has another patient ID than the CT; it was read because it was made in its frame of reference"
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,9 @@ class Attached:
     notes: tuple[str, ...]
 
 
-def read_attached(scanned: ScannedFolder, frame_of_reference_uid: str, patient: str = "") -> Attached:
+def read_attached(
+    scanned: ScannedFolder, frame_of_reference_uid: str, of_ct: Header | None = None
+) -> Attached:
     """Read plans and doses; one that cannot be used is left out with a note, as the case does not depend on it.
 
     Parameters
@@ -38,9 +46,8 @@ def read_attached(scanned: ScannedFolder, frame_of_reference_uid: str, patient: 
         The folder.
     frame_of_reference_uid
         That of the CT; a dose or plan in other coordinates is left out. Empty: not checked.
-    patient
-        Tells the CT's patient from others (`storage.dicom.scan.Header`); a dose or plan of another one, which does not
-        name the CT's coordinates, is left out. Empty: not checked.
+    of_ct
+        A slice of the CT. What has another patient ID is read only if it was made in the CT's frame of reference.
 
     Raises
     ------
@@ -65,26 +72,25 @@ def read_attached(scanned: ScannedFolder, frame_of_reference_uid: str, patient: 
         if frame_of_reference_uid and frames and frame_of_reference_uid not in frames:
             notes.append(f"left out: the plan '{plan.label}' was made on another image")
             continue
-        if _is_of_another(header, patient, frame_of_reference_uid in frames):
-            notes.append(f"left out: the plan '{plan.label}' gives another patient ID than the CT")
-            continue
+        if of_ct is not None and of_other_patient(of_ct, header):
+            if frame_of_reference_uid not in frames:
+                notes.append(f"left out: the plan '{plan.label}' {_OTHER_PATIENT}")
+                continue
+            notes.append(f"plan '{plan.label}': {_SAME_FRAME}")
         plans.append(plan)
         notes.extend(f"plan '{plan.label}': {note}" for note in plan.notes)
     for header, dose in _doses(of_doses, notes):
         if frame_of_reference_uid and dose.frame_of_reference_uid not in ("", frame_of_reference_uid):
             notes.append(f"left out: the dose '{dose.label}' has another frame of reference than the CT")
             continue
-        if _is_of_another(header, patient, dose.frame_of_reference_uid == frame_of_reference_uid != ""):
-            notes.append(f"left out: the dose '{dose.label}' gives another patient ID than the CT")
-            continue
+        if of_ct is not None and of_other_patient(of_ct, header):
+            if not frame_of_reference_uid or dose.frame_of_reference_uid != frame_of_reference_uid:
+                notes.append(f"left out: the dose '{dose.label}' {_OTHER_PATIENT}")
+                continue
+            notes.append(f"dose '{dose.label}': {_SAME_FRAME}")
         doses.append(dose)
         notes.extend(f"dose '{dose.label}': {note}" for note in dose.notes)
     return Attached(tuple(plans), tuple(doses), tuple(notes))
-
-
-def _is_of_another(header: Header, patient: str, is_in_its_frame: bool) -> bool:
-    """Return whether a file is of another patient than the CT; whoever names its coordinates is of the same one."""
-    return not is_in_its_frame and "" not in (patient, header.patient) and header.patient != patient
 
 
 def _left_out(error: DicomError, header: Header) -> str:

@@ -17,7 +17,7 @@ from storage.dicom.read_ct import read_ct
 from storage.dicom.read_images import read_images
 from storage.dicom.read_registration import read_registrations
 from storage.dicom.read_structures import frames_of_reference, read_structures, refers_to_series
-from storage.dicom.sanity import require_one_patient
+from storage.dicom.sanity import of_other_patient, require_one_patient
 from storage.dicom.scan import Header, ScannedFolder, scan_folder
 from storage.dicom.uids import CtReference
 
@@ -94,7 +94,8 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
             f"the folder holds no CT images ({_contents(scanned)}): name the folder with the planning CT"
         )
     ct = read_ct(scanned.ct, choice.series)
-    registrations = read_registrations(without_duplicates(scanned.registrations)[0])
+    of_ct = [h for h in scanned.ct if h.text("SeriesInstanceUID") == ct.reference.series_uid]
+    registrations = read_registrations(without_duplicates(scanned.registrations)[0], of_ct[0])
     notes = (*scanned.notes, *ct.notes, *registrations.notes)
     structure_sets, duplicate_notes = without_duplicates(scanned.structure_sets)
     chosen = _choose_structure_set(structure_sets, choice.structure_set, ct.reference)
@@ -110,7 +111,7 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
     structure_notes: tuple[str, ...] = ("there is no structure set",)
     if chosen is not None:
         structures, structure_notes = read_structures(chosen, ct.reference, ct.grid, registrations)
-    images, image_notes = read_images(scanned, registrations, ct.reference, ct.grid, choice.second)
+    images, image_notes = read_images(scanned, registrations, ct.reference, ct.grid, choice.second, of_ct[0])
     label = name or f"ct-{hashlib.sha256(ct.reference.series_uid.encode()).hexdigest()[:8]}"
     case = Case(
         label,
@@ -122,7 +123,7 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
         (*notes, *duplicate_notes, *patient_notes, *structure_notes, *image_notes),
         images,
     )
-    attached = read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0].patient)
+    attached = read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0])
     return DicomFolder(case, ct.reference, attached)
 
 
@@ -142,7 +143,7 @@ def _contents(scanned: ScannedFolder) -> str:
 
 def _patient_notes(ct: Header, structure_set: Header) -> tuple[str, ...]:
     """Return a note if CT and structure set, of which the second names the first, give different patient IDs."""
-    if "" in (ct.patient, structure_set.patient) or ct.patient == structure_set.patient:
+    if not of_other_patient(ct, structure_set):
         return ()
     return (
         "CT and structure set give different patient IDs; they were read together because the structure set names "

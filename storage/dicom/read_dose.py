@@ -6,14 +6,19 @@ import numpy as np
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
-from engine.errors import DicomError
+from engine.errors import DicomError, shortened
 from engine.model.arrays import F32, F64
 from engine.model.grid import Grid
+from storage.dicom.sanity import LARGEST_SIDE, require_place
 from storage.dicom.scan import Header, read_file
 
 AXIS_TOLERANCE = 1e-4
 """Direction cosines this close to 0 and ±1 are rounded: 0.05 mm over half a metre."""
 PLANE_TOLERANCE_MM = 0.01
+LARGEST_N_VOXEL = 1 << 27
+"""512 planes of 512 × 512 points."""
+LARGEST_DOSE_GY = 1e5
+"""Nothing is told above: ten times what stands beside a source."""
 SUMMATIONS = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "FRACTION", "BEAM", "CONTROL_POINT", "RECORD")
 
 
@@ -26,7 +31,7 @@ class ReadDose:
     uid
         SOP Instance UID.
     label
-        Comment or description of the series, as written.
+        Comment as written, without control characters.
     grid
         Where the values are, along increasing x, y, z.
     dose_gy
@@ -85,10 +90,12 @@ def _dose(dataset: Dataset) -> ReadDose:
     notes: list[str] = []
     units, kind = str(dataset.get("DoseUnits") or ""), str(dataset.get("DoseType") or "")
     if units != "GY":
-        raise DicomError(f"has values in '{units}' (no dose in Gy can be made of them): export absolute dose")
+        raise DicomError(
+            f"has values in '{shortened(units)}' (no dose in Gy can be made of them): export absolute dose"
+        )
     if kind not in ("PHYSICAL", "EFFECTIVE"):
         raise DicomError(
-            f"has the type '{kind}' (neither physical nor effective dose): export the dose itself"
+            f"has the type '{shortened(kind)}' (neither physical nor effective dose): export the dose itself"
         )
     if kind == "EFFECTIVE":
         notes.append("the dose is weighted with a biological effectiveness")
@@ -99,12 +106,12 @@ def _dose(dataset: Dataset) -> ReadDose:
     plans = dataset.get("ReferencedRTPlanSequence") or []
     summation = str(dataset.get("DoseSummationType") or "")
     if summation not in SUMMATIONS:
-        notes.append(f"the dose calls what it sums up '{summation}'")
+        notes.append(f"the dose calls what it sums up '{shortened(summation)}'")
     if len(plans) > 1:
         notes.append(f"the dose refers to {len(plans)} plans; the first is kept")
     return ReadDose(
         uid=str(dataset.SOPInstanceUID),
-        label=" ".join(str(dataset.get("DoseComment") or dataset.get("SeriesDescription") or "").split()),
+        label=shortened(" ".join(str(dataset.get("DoseComment") or "").split())),
         grid=grid,
         dose_gy=dose_gy,
         summation=summation,
@@ -129,6 +136,14 @@ def _beam_number(plan: Dataset) -> int | None:
 def _values(dataset: Dataset) -> F32:
     """Return the dose in the order of the file, shape (frames, rows, columns)."""
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    if not (
+        min(shape) >= 1
+        and max(shape[1:]) <= LARGEST_SIDE
+        and shape[0] * shape[1] * shape[2] <= LARGEST_N_VOXEL
+    ):
+        raise DicomError(
+            f"has {shape[2]} × {shape[1]} × {shape[0]} points (more than can be): export a coarser grid"
+        )
     if "PixelData" not in dataset:
         raise DicomError("has no values (cut short?): export it again")
     expected = shape[0] * shape[1] * shape[2] * int(dataset.BitsAllocated) // 8
@@ -141,7 +156,13 @@ def _values(dataset: Dataset) -> F32:
         raise DicomError("has no Dose Grid Scaling (its values are no dose without): export it again")
     # In place, as 32-bit numbers times a float64 would need four times the memory.
     values: F32 = dataset.pixel_array.reshape(shape).astype(np.float32)
-    values *= np.float32(scaling)
+    with np.errstate(over="ignore"):
+        values *= np.float32(scaling)
+    largest_gy = float(np.abs(values).max())
+    if not largest_gy <= LARGEST_DOSE_GY:
+        raise DicomError(
+            f"has values of {largest_gy:.3g} Gy (is its Dose Grid Scaling right?): export it again"
+        )
     return values
 
 
@@ -174,6 +195,7 @@ def _along_axes(dataset: Dataset, values: F32) -> tuple[Grid, F32]:
     turned = np.ascontiguousarray(values[tuple(flips)].transpose(of_axis[::-1]))
     x_mm, y_mm, z_mm = origin_mm.tolist()
     dx_mm, dy_mm, dz_mm = spacing_mm.tolist()
+    require_place("it", origin_mm, spacing_mm)
     nz, ny, nx = turned.shape
     return Grid((x_mm, y_mm, z_mm), (dx_mm, dy_mm, dz_mm), (nz, ny, nx)), turned
 
@@ -183,8 +205,10 @@ def _offsets_mm(dataset: Dataset, n_frame: int, normal: F64) -> F64:
     if n_frame == 1:
         return np.zeros(1)
     offsets_mm = np.atleast_1d(np.asarray(dataset.get("GridFrameOffsetVector"), dtype=np.float64))
-    if offsets_mm.shape != (n_frame,):
-        raise DicomError(f"has {offsets_mm.size} frame offsets for {n_frame} frames: export it again")
+    if offsets_mm.shape != (n_frame,) or not np.isfinite(offsets_mm).all():
+        raise DicomError(
+            f"has {offsets_mm.size} frame offsets for {n_frame} frames, or some that are no numbers: export it again"
+        )
     if abs(offsets_mm[0]) <= PLANE_TOLERANCE_MM:
         return offsets_mm
     z_mm = float(dataset.ImagePositionPatient[2])

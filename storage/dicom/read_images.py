@@ -15,6 +15,7 @@ from storage.dicom.duplicates import without_duplicates
 from storage.dicom.pixels import read_volume, rescaled, rescaling
 from storage.dicom.planes import Plane, is_multi_frame, planes_of
 from storage.dicom.read_registration import Registrations, inverse, rotation_deg
+from storage.dicom.sanity import of_other_patient, require_one_patient
 from storage.dicom.scan import Header, ScannedFolder
 from storage.dicom.slice_geometry import Stack, stack_planes
 from storage.dicom.suv import suv_factor
@@ -27,6 +28,7 @@ def read_images(
     ct: CtReference,
     grid: Grid,
     wanted: Sequence[str] = (),
+    of_ct: Header | None = None,
 ) -> tuple[tuple[SecondImage, ...], tuple[str, ...]]:
     """Read second images, interpolated trilinearly at the voxel centres of the CT.
 
@@ -45,6 +47,8 @@ def read_images(
         Grid of the CT.
     wanted
         Series by UID, number or part of the description, instead of all; also those of other CTs.
+    of_ct
+        A slice of the CT. An image with another patient ID is read only if it has the CT's frame of reference.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def read_images(
     for _, headers in sorted(series.items()):
         name = _name(headers[0], {image.name for image in images})
         try:
-            images.append(_read(name, headers, registrations, ct, grid))
+            images.append(_read(name, headers, registrations, ct, grid, of_ct))
         except DicomError as error:
             if wanted:
                 raise
@@ -96,11 +100,24 @@ def placing(registrations: Registrations, frame_uid: str, ct_uid: str, what: str
 
 
 def _read(
-    name: str, headers: Sequence[Header], registrations: Registrations, ct: CtReference, grid: Grid
+    name: str,
+    headers: Sequence[Header],
+    registrations: Registrations,
+    ct: CtReference,
+    grid: Grid,
+    of_ct: Header | None,
 ) -> SecondImage:
     """Return one series on the CT grid."""
     chosen, notes = without_duplicates(headers)
     frame_uid = chosen[0].text("FrameOfReferenceUID")
+    require_one_patient(chosen, "its files are of several patients")
+    if of_ct is not None and of_other_patient(of_ct, chosen[0]):
+        if not frame_uid or frame_uid != ct.frame_of_reference_uid:
+            raise DicomError(
+                "it has another patient ID than the CT and another frame of reference (of another patient?): export it "
+                "with the CT's patient ID, or leave it out"
+            )
+        notes += ("it has another patient ID than the CT; it was read because it has its frame of reference",)
     ct_from_image, how = placing(registrations, frame_uid, ct.frame_of_reference_uid, "it")
     stack = stack_planes(planes_of(chosen))
     volume, unit, value_notes = _read_values(stack)

@@ -12,7 +12,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import RTIonPlanStorage
 
-from engine.errors import DicomError
+from engine.errors import DicomError, shortened
 from engine.model.plan import (
     ExternalBeam,
     ExternalPlan,
@@ -26,6 +26,9 @@ from storage.dicom.scan import Header, read_file
 
 _DOSES = ("TargetPrescriptionDose", "OrganAtRiskMaximumDose", "DeliveryMaximumDose")
 _STILL = ("TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle", "GantryPitchAngle")
+MOST_ITEMS = 200_000
+"""Items of sequences in a file; full arcs and scanned ions have some ten thousand."""
+_ITEM = b"\xfe\xff\x00\xe0"
 _WEIGHT_TOLERANCE = 1e-3
 """Spot weights are single precision numbers, their sums are written as text."""
 
@@ -46,6 +49,7 @@ def read_plan(header: Header) -> ExternalPlan:
     try:
         # Real plans write numbers with too many digits, and dates and names in ways of their own.
         with disable_value_validation():
+            _require_modest(header)
             return _plan(read_file(header.path))
     except DicomError as error:
         raise DicomError(f"the plan '{header.path.name}' {error}") from error
@@ -54,6 +58,23 @@ def read_plan(header: Header) -> ExternalPlan:
             f"the plan '{header.path.name}' cannot be understood ({type(error).__name__}: damaged?): export it "
             "again"
         ) from error
+
+
+def _require_modest(header: Header) -> None:
+    """Refuse a file with more items than a plan has; each of them needs a hundred times its size in memory.
+
+    Raises
+    ------
+    DicomError
+        If so.
+    """
+    with header.path.open("rb") as stream:
+        n_item, end = 0, b""
+        while part := stream.read(1 << 20):
+            n_item += (end + part).count(_ITEM)
+            end = part[-3:]
+    if n_item > MOST_ITEMS:
+        raise DicomError(f"has {n_item} items (control points and others; at most {MOST_ITEMS} are read)")
 
 
 def _plan(dataset: Dataset) -> ExternalPlan:
@@ -72,9 +93,16 @@ def _plan(dataset: Dataset) -> ExternalPlan:
         int(item.ReferencedBeamNumber): _number(item, "BeamMeterset")
         for item in group.get("ReferencedBeamSequence") or []
     }
+    numbers = [int(item.BeamNumber) for item in items]
+    if len(set(numbers)) < len(numbers):
+        raise DicomError(
+            "has several beams of one number (metersets could be those of either): export it again"
+        )
     setups = dataset.get("PatientSetupSequence") or []
     structure_sets = dataset.get("ReferencedStructureSetSequence") or []
     n_fraction = group.get("NumberOfFractionsPlanned")
+    if n_fraction is not None and int(n_fraction) < 1:
+        raise DicomError(f"has {int(n_fraction)} fractions: export it again")
     return ExternalPlan(
         uid=str(dataset.SOPInstanceUID),
         label=_text(dataset, "RTPlanLabel"),
@@ -149,15 +177,21 @@ def _openings(beam: Dataset, points: Sequence[Dataset]) -> Iterator[Opening]:
     devices = beam.get("BeamLimitingDeviceSequence") or beam.get("IonBeamLimitingDeviceSequence") or []
     for device in devices:
         kind = _text(device, "RTBeamLimitingDeviceType")
+        boundary_mm = _numbers(device, "LeafPositionBoundaries")
+        n_position = 2 * max(1, len(boundary_mm) - 1)
         now: tuple[float, ...] = ()
         positions = []
         for point in points:
             for item in point.get("BeamLimitingDevicePositionSequence") or []:
                 if _text(item, "RTBeamLimitingDeviceType") == kind:
                     now = _numbers(item, "LeafJawPositions")
+                    if len(now) not in (0, n_position):
+                        raise DicomError(
+                            f"has {len(now)} positions of {kind} where it should have {n_position}: export it again"
+                        )
             positions.append(now)
         if any(positions):
-            yield Opening(kind, _numbers(device, "LeafPositionBoundaries"), tuple(positions))
+            yield Opening(kind, boundary_mm, tuple(positions))
 
 
 def _fluence(beam: Dataset, number: int, notes: list[str]) -> FluenceMap | None:
@@ -234,7 +268,7 @@ def _forward(points: Sequence[Dataset], keyword: str) -> list[float]:
 
 def _text(item: Dataset, keyword: str) -> str:
     value = item.get(keyword)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else shortened(str(value).strip())
 
 
 def _number(item: Dataset, keyword: str) -> float | None:

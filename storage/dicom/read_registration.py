@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
 from engine.model.arrays import F64
+from storage.dicom.sanity import of_other_patient
 from storage.dicom.scan import Header, read_whole
 
 RIGID_TOLERANCE = 1e-4
@@ -66,12 +67,13 @@ class Registrations:
         return forward + [(source, inverse(matrix)) for source, target, matrix in self.links if target == uid]
 
 
-def read_registrations(headers: Sequence[Header]) -> Registrations:
+def read_registrations(headers: Sequence[Header], ct: Header | None = None) -> Registrations:
     """Read Spatial Registrations (PS3.3 A.39).
 
     The Frame of Reference UID of the file is that of the registered coordinates. Every item of its Registration
     Sequence names another frame of reference, whose points its matrices turn into registered coordinates, the first
-    matrix first (PS3.3 C.20.2.1). Only rigid ones are used: a scaled or sheared image is another patient.
+    matrix first (PS3.3 C.20.2.1). Only rigid ones are used: a scaled or sheared image is another patient. A file with
+    another patient ID than ``ct`` is left out with a note.
 
     Raises
     ------
@@ -81,6 +83,9 @@ def read_registrations(headers: Sequence[Header]) -> Registrations:
     links: list[tuple[str, str, F64]] = []
     notes: list[str] = []
     for header in headers:
+        if ct is not None and of_other_patient(ct, header):
+            notes.append("left out a registration with another patient ID than the CT")
+            continue
         dataset = read_whole(header, pixels=False)
         target_uid = header.text("FrameOfReferenceUID")
         try:

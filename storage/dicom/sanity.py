@@ -26,6 +26,7 @@ LARGEST_FILE_BYTES = 4 << 30
 LARGEST_INFLATED_BYTES = 256 << 20
 SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 1e-3, 100.0
 LARGEST_COORDINATE_MM = 1e5
+LARGEST_N_FRAME = 1 << 16
 LARGEST_HU = 2e5
 """Stored numbers have 16 bits; some scanners multiply those of metal by ten."""
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -94,7 +95,7 @@ def require_sane(header: "Header", is_image: bool) -> None:
     for keyword, largest, absent in (
         ("Rows", LARGEST_SIDE, None),
         ("Columns", LARGEST_SIDE, None),
-        ("NumberOfFrames", LARGEST_N_VOXEL, 1),
+        ("NumberOfFrames", LARGEST_N_FRAME, 1),
     ):
         value = header.value(keyword)
         if value is None and absent is not None:
@@ -218,6 +219,11 @@ def patient_mark(patient_id: str) -> str:
         if known
         else ""
     )
+
+
+def of_other_patient(one: "Header", other: "Header") -> bool:
+    """Return whether two files give different patient IDs; files that give none say nothing."""
+    return "" not in (one.patient, other.patient) and one.patient != other.patient
 
 
 def require_one_patient(headers: Sequence["Header"], what: str) -> None:

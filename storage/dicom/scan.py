@@ -9,6 +9,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -78,6 +79,8 @@ KIND_OF_SOP_CLASS: dict[str, str] = {
 }
 """What is read, by SOP Class (PS3.4 B.5); all else is counted in a note."""
 IMAGES = ("ct", "mr", "pet")
+NOT_NEEDED = ("plans", "doses")
+"""What a case does not depend on: damaged ones are left out."""
 _BARE_GROUPS = (b"\x02\x00", b"\x08\x00")
 """How a file begins that has DICOM's elements without the preamble of PS3.10 7.1 (old exports)."""
 
@@ -186,19 +189,24 @@ def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> Scan
     notes: list[str] = []
     ignored: Counter[str] = Counter()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with naming(path):
-            header = read_header(path)
         if advance is not None:
             advance()
+        try:
+            with naming(path):
+                header = read_header(path)
+                if header is not None and _kind(header) in NOT_NEEDED:
+                    require_sane(header, is_image=False)
+        except DicomError:
+            if KIND_OF_SOP_CLASS.get(class_of_damaged(path)) not in NOT_NEEDED:
+                raise
+            ignored[f"damaged {UID(class_of_damaged(path)).name}"] += 1
+            continue
         if header is None:
             ignored["not DICOM"] += 1
             continue
-        sop_class_uid = header.text("SOPClassUID")
-        kind = KIND_OF_SOP_CLASS.get(sop_class_uid)
-        if kind is None and "StructureSetROISequence" in header.dataset:
-            kind = "structure_sets"
+        kind = _kind(header)
         if kind is None:
-            ignored[UID(sop_class_uid).name or "DICOM of unknown kind"] += 1
+            ignored[UID(header.text("SOPClassUID")).name or "DICOM of unknown kind"] += 1
         elif kind in IMAGES and "LOCALIZER" in header.text("ImageType"):
             ignored["scout image"] += 1
         else:
@@ -211,6 +219,20 @@ def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> Scan
                 )
     notes += [f"ignored {count} file(s): {kind}" for kind, count in sorted(ignored.items())]
     return ScannedFolder(**{kind: tuple(headers) for kind, headers in found.items()}, notes=tuple(notes))
+
+
+def _kind(header: Header) -> str | None:
+    """Return where a file belongs in `ScannedFolder`; None for what is not read."""
+    kind = KIND_OF_SOP_CLASS.get(header.text("SOPClassUID"))
+    return "structure_sets" if kind is None and "StructureSetROISequence" in header.dataset else kind
+
+
+def class_of_damaged(path: Path) -> str:
+    """Return the SOP Class by the file meta information alone (PS3.10 section 7.1); empty if that is damaged, too."""
+    try:
+        return str(read_file_meta_info(path).get("MediaStorageSOPClassUID") or "")
+    except Exception:  # pydicom raises many kinds on damaged files
+        return ""
 
 
 def read_header(path: Path) -> Header | None:
