@@ -11,6 +11,8 @@ from engine.errors import StudyError
 from engine.phantoms import PHANTOMS, lung_4d_series
 from engine.spec.study import load_study
 from flows.cli import main
+from flows.reading import check_names
+from flows.structures import check_made_names
 
 VOXEL_MM = 25.0
 
@@ -70,10 +72,4 @@ def test_examples_are_good_and_name_structures_that_are_there(example: Path) -> 
     if study.case.phantom is None:
         return
     case = PHANTOMS[study.case.phantom](voxel_mm=25.0)
-    for name in (
-        study.prescription.target,
-        *(objective.structure for objective in study.objectives),
-        *(excluded for objective in study.objectives for excluded in objective.excluding),
-        *(goal.structure for goal in study.goals),
-    ):
-        case.structure(name)
+    check_names(study, check_made_names(study, {structure.name for structure in case.structures}))
