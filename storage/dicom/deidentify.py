@@ -303,9 +303,12 @@ class _Cleaner:
 
     def _mask(self, dataset: Dataset, tag: BaseTag) -> None:
         """Mask names in a text; a text without any stays as it is, byte by byte."""
+        value = dataset[tag].value
+        if isinstance(value, bytes):  # written with a wrong VR, so that it cannot be searched as text
+            del dataset[tag]
+            return
         if self._names is None:
             return
-        value = dataset[tag].value
         several = [value] if isinstance(value, str) else list(value or [])
         new = [self._names.sub(MASK, str(text)) for text in several]
         if new != [str(text) for text in several]:
