@@ -72,8 +72,8 @@ def export_plan(
 ) -> Exported:
     """Write a consistent set of files into ``folder``; every dose comes out of the store.
 
-    The files refer to the CT that was planned on. Where that is in no DICOM file, or has no frame of reference, the
-    CT is written, too.
+    The files refer to the CT that was planned on. Where that is in no DICOM file, has no frame of reference, or has
+    other slices than the case (interpolated, multi-frame), the CT is written, too.
 
     Raises
     ------
@@ -152,7 +152,8 @@ def choose_ct(run: Run, study: Study, reference: CaseRef, asked: bool) -> tuple[
     # A case from files other than DICOM was given the identifiers under which it would be written.
     as_stored = replace(reference.case, name=stored_name(run.store, reference.digest))
     nowhere = study.case.phantom is not None or stored == ct_reference(as_stored)
-    if asked or nowhere or not stored.frame_of_reference_uid:
+    is_sliced = len(stored.instance_uids) == reference.case.grid.shape_zyx[0]
+    if asked or nowhere or not stored.frame_of_reference_uid or not is_sliced:
         return ct_reference(reference.case), True
     return stored, False
 

@@ -58,10 +58,7 @@ WELL_KNOWN_ROOT = "1.2.840.10008."
 """Identifiers that the standard itself gives out (PS3.6 annex A): classes and transfer syntaxes, not patients."""
 MASK = "***"
 DUMMY_TEXT = "DEIDENTIFIED"
-_NAME_KEYWORDS = (
-    "PatientName", "PatientID", "OtherPatientNames", "OtherPatientIDs", "PatientBirthName", "PatientMotherBirthName",
-    "ReferringPhysicianName", "OperatorsName", "PhysiciansOfRecord", "PerformingPhysicianName", "AccessionNumber",
-)  # fmt: skip
+_NUMBER_KEYWORDS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
 _TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "UR", "AE"})
 _REMOVED_EVERYWHERE_VRS = frozenset({"PN", "DA", "DT", "TM"})
 _DUMMIES: dict[str, object] = {
@@ -177,15 +174,19 @@ def _read(path: Path, header: bool) -> FileDataset | None:
 
 def _names_in(dataset: Dataset) -> set[str]:
     """Return the parts of the names and numbers by which people are known, in lower case."""
+    people = [tag for tag in list(dataset.keys()) if dictionary_has_tag(tag) and dictionary_VR(tag) == "PN"]
     found: set[str] = set()
-    for keyword in _NAME_KEYWORDS:
-        try:
-            text = str(dataset.get(keyword) or "")
-        except Exception as error:  # a name that cannot be read cannot be looked for
-            raise DicomError(
-                f"a file has an unreadable {keyword} ({type(error).__name__}), so nobody can look for it in "
-                "other texts: export the set again"
-            ) from error
+    try:
+        regions = dataset.get("RTROIObservationsSequence") or []
+        texts = [str(dataset[tag].value or "") for tag in people]
+        texts += [str(dataset.get(keyword) or "") for keyword in _NUMBER_KEYWORDS]
+        texts += [str(item.get("ROIInterpreter") or "") for item in regions]
+    except Exception as error:  # a name that cannot be read cannot be looked for
+        raise DicomError(
+            f"a file has an unreadable name or number ({type(error).__name__}), so nobody can look for it in "
+            "other texts: export the set again"
+        ) from error
+    for text in texts:
         found |= {part.lower() for part in re.split(r"[\s^=\\,;:._/()\[\]'-]+", text) if len(part) > 1}
     return found
 
@@ -302,9 +303,12 @@ class _Cleaner:
 
     def _mask(self, dataset: Dataset, tag: BaseTag) -> None:
         """Mask names in a text; a text without any stays as it is, byte by byte."""
+        value = dataset[tag].value
+        if isinstance(value, bytes):  # written with a wrong VR, so that it cannot be searched as text
+            del dataset[tag]
+            return
         if self._names is None:
             return
-        value = dataset[tag].value
         several = [value] if isinstance(value, str) else list(value or [])
         new = [self._names.sub(MASK, str(text)) for text in several]
         if new != [str(text) for text in several]:

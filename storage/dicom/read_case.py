@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.config import disable_value_validation
@@ -124,7 +124,9 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
         images,
     )
     attached = read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0])
-    return DicomFolder(case, ct.reference, attached)
+    # What is written for the case must not name files as slices that they are not.
+    reference = ct.reference if ct.has_slice_files else replace(ct.reference, instance_uids=())
+    return DicomFolder(case, reference, attached)
 
 
 def _contents(scanned: ScannedFolder) -> str:

@@ -39,7 +39,9 @@ class CtImage:
     patient_position
         Position on the couch.
     reference
-        Identifiers of study, series, frame of reference and slices.
+        Identifiers of study, series, frame of reference and files.
+    has_slice_files
+        Whether every slice of the grid is a file of the series: not if it was interpolated, or is a multi-frame file.
     notes
         What was assumed or mended.
     """
@@ -48,6 +50,7 @@ class CtImage:
     ct_hu: F32
     patient_position: PatientPosition
     reference: CtReference
+    has_slice_files: bool
     notes: tuple[str, ...]
 
 
@@ -96,7 +99,12 @@ def read_ct(headers: Sequence[Header], series: str | None = None) -> CtImage:
         instance_uids=tuple(dict.fromkeys(plane.header.text("SOPInstanceUID") for plane in stack.planes)),
     )
     return CtImage(
-        grid, volume, position, reference, duplicate_notes + position_notes + geometry_notes + unit_notes
+        grid,
+        volume,
+        position,
+        reference,
+        not geometry_notes and len(reference.instance_uids) == len(stack.planes),
+        duplicate_notes + position_notes + geometry_notes + unit_notes,
     )
 
 

@@ -89,7 +89,7 @@ def _read_structures(
     dataset = _read(header)
     try:
         rois = _rois(dataset)
-        referenced = _referenced_slices(dataset, ct.series_uid)
+        of_series = _referenced_slices(dataset)
     except Exception as error:  # sequences are decoded here; pydicom raises many kinds on damaged ones
         raise DicomError(
             f"the structure set '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): "
@@ -130,6 +130,17 @@ def _read_structures(
         if structure is not None:
             structures.append(structure)
     notes += [f"{count} structure(s) were drawn on another image and {how}" for how, count in moved.items()]
+    n_unsaid = sum(not roi.frame_of_reference_uid for roi in rois)
+    if n_unsaid and ct.frame_of_reference_uid:
+        notes.append(
+            f"{n_unsaid} structure(s) name no frame of reference, so they could not be checked against the CT"
+        )
+    referenced = of_series.get(ct.series_uid, set())
+    if of_series and not referenced and not moved:
+        notes.append(
+            "the structure set was drawn on another series than this CT (another phase or reconstruction?); it was "
+            "read as it stands"
+        )
     n_absent = len(referenced - set(ct.instance_uids))
     if n_absent:
         which = "none is" if n_absent == len(referenced) else f"{len(referenced) - n_absent} are"
@@ -150,7 +161,7 @@ def frames_of_reference(header: Header) -> set[str]:
 def refers_to_series(header: Header, series_uid: str) -> bool:
     """Return whether a structure set was drawn on the CT series."""
     with naming(header.path):
-        return bool(_referenced_slices(_read(header), series_uid))
+        return bool(_referenced_slices(_read(header)).get(series_uid))
 
 
 def _read(header: Header) -> Dataset:
@@ -322,13 +333,14 @@ def _points(item: Dataset, roi: _Roi, header: Header) -> F64:
     return points_mm
 
 
-def _referenced_slices(dataset: Dataset, series_uid: str) -> set[str]:
-    """Return the slices of a CT series that the structure set names."""
-    return {
-        str(image.get("ReferencedSOPInstanceUID"))
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
-        for study in frame.get("RTReferencedStudySequence") or []
-        for series in study.get("RTReferencedSeriesSequence") or []
-        if str(series.get("SeriesInstanceUID")) == series_uid
-        for image in series.get("ContourImageSequence") or []
-    }
+def _referenced_slices(dataset: Dataset) -> dict[str, set[str]]:
+    """Return the slices that the structure set names, by series."""
+    found: dict[str, set[str]] = {}
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
+        for study in frame.get("RTReferencedStudySequence") or []:
+            for series in study.get("RTReferencedSeriesSequence") or []:
+                found.setdefault(str(series.get("SeriesInstanceUID")), set()).update(
+                    str(image.get("ReferencedSOPInstanceUID"))
+                    for image in series.get("ContourImageSequence") or []
+                )
+    return found

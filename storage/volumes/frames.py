@@ -87,8 +87,8 @@ def _require_axes(image: Any, path: Path) -> None:
             _require_one_frame(image, path)
     if silent:
         raise VolumeError(
-            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no anatomical 'space', NIfTI: both form codes 0): "
-            "left and right would be a guess; write it with its directions"
+            f"'{path.name}' does not say how its axes lie in the patient (NRRD: no anatomical space, "
+            "NIfTI: no form code): left and right would be a guess; write it with its directions"
         )
 
 

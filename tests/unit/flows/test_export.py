@@ -44,6 +44,8 @@ WRITTEN = ct_reference(replace(CASE, name="in the study"))
         (FROM_DICOM, IMPORTED, True, (WRITTEN, True)),
         (FROM_DICOM, STUDY, False, (WRITTEN, True)),  # a phantom, whose files were thrown away
         (replace(FROM_DICOM, frame_of_reference_uid=""), IMPORTED, False, (WRITTEN, True)),
+        (replace(FROM_DICOM, instance_uids=()), IMPORTED, False, (WRITTEN, True)),  # interpolated
+        (replace(FROM_DICOM, instance_uids=("1.4",)), IMPORTED, False, (WRITTEN, True)),  # multi-frame
         (ct_reference(CASE), IMPORTED, False, (WRITTEN, True)),  # from arrays
     ],
 )

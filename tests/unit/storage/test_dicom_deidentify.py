@@ -149,6 +149,26 @@ def test_a_short_name_is_masked_where_it_stands_alone(folder, tmp_path):
     assert [s.name for s in read_case(tmp_path / "clean").structures] == ["Liver Bolus", "PTV_*** ***"]
 
 
+@pytest.mark.parametrize("who", ["reviewer", "interpreter"])
+def test_names_of_whoever_worked_on_it_are_masked_too(who, folder, tmp_path):
+    def change(dataset):
+        dataset.StructureSetROISequence[0].ROIName = "BODY Brandywine"
+        if who == "reviewer":
+            dataset.ReviewerName = "Brandywine^A"
+        else:
+            dataset.RTROIObservationsSequence[0].ROIInterpreter = "Brandywine^A"
+
+    edit(folder / "rt.dcm", change)
+    deidentify(folder, tmp_path / "clean")
+    assert read_case(tmp_path / "clean").structures[0].name == "BODY ***"
+
+
+def test_a_text_that_is_written_as_bytes_is_removed(folder, tmp_path):
+    edit(folder / "rt.dcm", lambda dataset: dataset.add_new(0x300A00C2, "OB", b"Beam Quixotham"))
+    deidentify(folder, tmp_path / "clean")
+    assert leaks([tmp_path / "clean"], {b"Quixotham"}) == set()
+
+
 def test_other_kinds_of_files_are_left_out(folder, tmp_path):
     (folder / "letter of Quixotham.txt").write_text("Dear Quixotham")
     edit(

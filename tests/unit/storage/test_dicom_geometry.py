@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from engine.errors import DicomError
 from engine.model.case import Case
-from storage.dicom.read_case import read_case
-from tests.dicom_files import AXIAL, turned, write_enhanced_ct, write_series
+from storage.dicom.read_case import read_case, read_folder
+from tests.dicom_files import AXIAL, CT_FRAME, turned, write_contours, write_enhanced_ct, write_series
 
 SLOPE_HU_PER_MM = np.array([3.0, -5.0, 7.0])
 
@@ -176,3 +177,46 @@ def test_axial_ct_is_not_interpolated(tmp_path: Path) -> None:
     case = read_case(tmp_path)
     np.testing.assert_allclose(case.ct_hu, linear(places_of(case)), atol=0.0501)
     assert not any("interpolated" in note for note in case.notes)
+
+
+def test_files_of_a_ct_that_are_not_slices_of_the_case_are_not_named_as_such(tmp_path: Path) -> None:
+    write_series(tmp_path / "axial", linear)
+    write_enhanced_ct(tmp_path / "enhanced", linear)
+    sagittal = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)  # as many slices across as files
+    write_series(
+        tmp_path / "sagittal", linear, cosines=sagittal, shape_zyx=(16, 16, 16), spacing_mm=(2.0, 2.0, 2.0)
+    )
+    found = {name: read_folder(tmp_path / name) for name in ("axial", "enhanced", "sagittal")}
+    assert found["sagittal"].case.grid.shape_zyx == (16, 16, 16)
+    assert {name: len(there.reference.instance_uids) for name, there in found.items()} == {
+        "axial": 21,
+        "enhanced": 0,
+        "sagittal": 0,
+    }
+
+
+def test_structures_of_another_phase_or_without_coordinates_are_told_of(tmp_path: Path) -> None:
+    square = np.array([[-20, -10, -15], [10, -10, -15], [10, 10, -15], [-20, 10, -15]], float)
+    (first, *_) = write_series(tmp_path / "same", linear)
+    series_uid = str(dcmread(first).SeriesInstanceUID)
+    notes: dict[str, str] = {}
+    for name, uid in (("same", series_uid), ("other", "1.2.99"), ("unsaid", "")):
+        if name != "same":
+            write_series(tmp_path / name, linear, SeriesInstanceUID=series_uid)
+        frame, study, series, image = Dataset(), Dataset(), Dataset(), Dataset()
+        image.ReferencedSOPInstanceUID = str(dcmread(first).SOPInstanceUID)
+        series.SeriesInstanceUID, series.ContourImageSequence = uid, [image]
+        study.RTReferencedSeriesSequence, frame.RTReferencedStudySequence = [series], [study]
+        write_contours(
+            tmp_path / name,
+            {"A": [square, square + np.array([0.0, 0.0, 2.5])]},
+            frame=CT_FRAME if uid else "",
+            ReferencedFrameOfReferenceSequence=[frame] if uid else [],
+        )
+        notes[name] = " ".join(read_case(tmp_path / name).notes)
+    assert {name: "drawn on another series" in text for name, text in notes.items()} == {
+        "same": False,
+        "other": True,
+        "unsaid": False,
+    }
+    assert [name for name, text in notes.items() if "name no frame of reference" in text] == ["unsaid"]
