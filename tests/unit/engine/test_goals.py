@@ -100,7 +100,7 @@ def test_one_dose_is_judged_in_all_structures() -> None:
     assert [goal.passed for goal in evaluation.goals] == [True, True]
     (indices,) = evaluation.indices
     assert indices.homogeneity == 0.0
-    assert indices.conformity == pytest.approx(1.0)
+    assert [fit.paddick_conformity for fit in indices.fits] == pytest.approx([1.0, 1.0])
     assert evaluation.curves[2].volume_percent[0] == 100.0
 
 
