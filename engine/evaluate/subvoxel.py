@@ -4,9 +4,9 @@ A voxel has one dose, that of its centre. Where dose changes from voxel to voxel
 staircase: it is off by up to half a voxel times the gradient. So the dose is continued inside the voxel to second
 order (differences of the neighbours), and the covered part of the voxel (cut by a plane, see
 `engine.structures.surface`) is described by its centroid and covariance. The mean dose of the part follows exactly to
-second order, its variance to first; the part then counts as some doses, evenly spread with that mean and variance. Where
-voxels are many, each gets few: their places within the spread differ from voxel to voxel (multiples of the golden ratio,
-which fill an interval evenly), so that voxels of one dose together still make a ramp and no staircase.
+second order, its variance to first; the part then counts as some doses, evenly spread with that mean and variance.
+Where voxels are many, each gets few: their places within the spread differ from voxel to voxel (multiples of the
+golden ratio, which fill an interval evenly), so that voxels of one dose together still make a ramp and no staircase.
 """
 
 import numpy as np
