@@ -19,7 +19,8 @@ N_BIN = 400
 class Dvh:
     """The exact cumulative dose-volume histogram of one structure.
 
-    A voxel counts with the part of its volume that lies inside the structure and with one dose.
+    A voxel counts with the part of its volume that lies inside the structure; what has one dose is called a voxel here,
+    even if it is a part of one (`engine.evaluate.subvoxel`).
 
     Parameters
     ----------

@@ -3,13 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from engine.errors import CaseError
 from engine.evaluate.dvh import ROUNDING_FRACTION, Dvh
-from engine.evaluate.region import Region
-from engine.units import MM3_PER_CM3, PERCENT
+from engine.units import PERCENT
 
 SMALL_TARGET_CC = 2.0
 """Below this volume ICRU Report 91 (2017) takes near-extreme doses at an absolute volume."""
@@ -75,10 +71,10 @@ class IsodoseFit:
         Share of the target with at least the isodose, TV_PIV / TV.
     paddick_conformity
         TV_PIV² / (TV · PIV) (Paddick, J Neurosurg 93 suppl 3 (2000) 219; recommended by ICRU Report 91): 1 is a perfect
-        fit, 0 where no voxel reaches the isodose.
+        fit, 0 where nothing reaches the isodose.
     gradient_index
         Volume of half the isodose over that of the isodose (Paddick and Lippitz, J Neurosurg 105 suppl (2006) 194; ICRU
-        Report 91); None where no voxel reaches the isodose.
+        Report 91); None where nothing reaches the isodose.
     """
 
     isodose_gy: float
@@ -91,57 +87,32 @@ class IsodoseFit:
     gradient_index: float | None
 
 
-def isodose_fit(
-    target: Region, body: Region, dose_gy: npt.NDArray[np.floating], isodose_gy: float
-) -> IsodoseFit:
-    """Measure an isodose against a target.
-
-    A voxel counts as a whole for its dose and with its coverage for its volume. In a voxel that target and body both
-    cover in part they are taken to overlap as far as they can.
+def isodose_fit(target: Dvh, body: Dvh, isodose_gy: float) -> IsodoseFit:
+    """Measure an isodose against a target, with the same histograms as all other figures.
 
     Parameters
     ----------
     target, body
-        The regions, on the grid of the dose.
-    dose_gy
-        Dose, shape ``body.grid_shape_zyx``.
+        Histograms of a dose that is 0 outside of the body.
     isodose_gy
         The prescription isodose, positive.
 
     Raises
     ------
     CaseError
-        If the grids differ or the isodose is not positive.
+        If the isodose is not positive.
     """
-    if not (target.grid_shape_zyx == body.grid_shape_zyx == dose_gy.shape):
-        raise CaseError(
-            f"conformity needs one grid for target {target.grid_shape_zyx}, body {body.grid_shape_zyx} "
-            f"and dose {dose_gy.shape}"
-        )
     if isodose_gy <= 0.0:
         raise CaseError(f"conformity to an isodose of {isodose_gy:g} Gy has no meaning (it must be positive)")
-    flat_gy = dose_gy.ravel()
-    limit_gy = isodose_gy * (1.0 - ROUNDING_FRACTION)
-    voxel_cc = body.voxel_volume_mm3 / MM3_PER_CM3
-    in_body_gy = flat_gy[body.voxel]
-    # Both lists of voxels ascend.
-    place = np.minimum(np.searchsorted(body.voxel, target.voxel), body.voxel.size - 1)
-    in_body = np.where(body.voxel[place] == target.voxel, body.coverage[place], np.float32(0.0))
-    shared = np.minimum(target.coverage, in_body)
-
-    def cc(coverage: npt.NDArray[np.floating]) -> float:
-        return voxel_cc * float(coverage.sum(dtype=np.float64))
-
-    target_cc, isodose_cc = cc(target.coverage), cc(body.coverage[in_body_gy >= limit_gy])
-    covered_cc = cc(shared[flat_gy[target.voxel] >= limit_gy])
-    half_isodose_cc = cc(body.coverage[in_body_gy >= 0.5 * limit_gy])
+    isodose_cc, half_isodose_cc = (float(cc) for cc in body.volume_at_dose_cc([isodose_gy, 0.5 * isodose_gy]))
+    covered_cc = float(target.volume_at_dose_cc(isodose_gy))
     return IsodoseFit(
         isodose_gy=isodose_gy,
-        target_cc=target_cc,
+        target_cc=target.total_cc,
         isodose_cc=isodose_cc,
         covered_cc=covered_cc,
         half_isodose_cc=half_isodose_cc,
-        coverage_percent=PERCENT * covered_cc / target_cc,
-        paddick_conformity=covered_cc**2 / (target_cc * isodose_cc) if isodose_cc > 0.0 else 0.0,
+        coverage_percent=PERCENT * covered_cc / target.total_cc,
+        paddick_conformity=covered_cc**2 / (target.total_cc * isodose_cc) if isodose_cc > 0.0 else 0.0,
         gradient_index=half_isodose_cc / isodose_cc if isodose_cc > 0.0 else None,
     )

@@ -149,7 +149,7 @@ class Evaluator:
             fits: tuple[IsodoseFit, ...] = ()
             if body is not None and target.name == self.prescription_target:
                 fits = tuple(
-                    isodose_fit(target, body, dose_gy, share * self.prescription_gy) for share in FIT_SHARES
+                    isodose_fit(dvh, dvhs[body.name], share * self.prescription_gy) for share in FIT_SHARES
                 )
             indices.append(
                 TargetIndices(target.name, dvh.total_cc, homogeneity_index(dvh), near_extremes(dvh), fits)

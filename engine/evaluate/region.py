@@ -61,6 +61,8 @@ class Region:
                 f"dose of shape {dose_gy.shape} is not on the grid {self.grid_shape_zyx} of '{self.name}'"
             )
         flat = np.ascontiguousarray(dose_gy, dtype=np.float32).ravel()
+        if not np.isfinite(flat[self.voxel]).all():
+            raise CaseError(f"the dose in '{self.name}' holds values that are not finite numbers")
         mean_gy, spread_gy = np.empty(self.voxel.size), np.empty(self.voxel.size)
         part_doses(
             flat,
