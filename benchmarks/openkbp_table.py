@@ -2,8 +2,9 @@
 
     python -m benchmarks.openkbp_table 236=runs/pt_236 201=runs/pt_201 99=runs/pt_99
 
-Ours is read from each plan's ``summary.json``; the reference dose (in brackets) from the patient's npz case under
-``NIGHTBEAM_REFERENCE_DATA``, counted by whole voxels. It is another plan of another program, no truth.
+Ours is read from each plan's ``summary.json``, and voxels outside the PTVs from its RT Dose. The reference dose (in
+brackets) is that of the patient's npz case under ``NIGHTBEAM_REFERENCE_DATA``, counted by whole voxels: another plan
+of another program, no truth.
 """
 
 import json
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 
 from engine.spec.names import load_names
 
 _NAMES = Path(__file__).parents[1] / "examples" / "names" / "openkbp.toml"
 _TARGETS = ("PTV_7000", "PTV_6300", "PTV_5600")
 _ORGANS = ("SpinalCord", "Brainstem", "Parotid_L", "Parotid_R", "Bone_Mandible", "Larynx", "Esophagus")
-_OUTSIDE = "Outside PTVs"
+_OUTSIDE = "outside"
+_HOT_GY = 77.0
 
 Row = tuple[str, float, float | None]
 
@@ -28,7 +31,8 @@ def rows_of(number: str, folder: Path) -> list[Row]:
     """Return label, value of our plan and of the reference dose, Gy, of every row of the table."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     volumes = {volume["name"]: volume for volume in summary["volumes"]}
-    reference = _reference(number)
+    reference_gy, voxel_cc, masks = _reference(number)
+    reference = {name: (reference_gy[mask], voxel_cc) for name, mask in masks.items()}
     rows: list[Row] = []
     for target in _TARGETS:
         for percent in (98, 95, 2):
@@ -37,18 +41,34 @@ def rows_of(number: str, folder: Path) -> list[Row]:
     for goal in summary["goals"]:
         if goal["structure"] in _ORGANS:
             metric = goal["expression"].split()[0]
-            rows.append((f"{goal['structure']} {metric}", goal["value"], _metric(reference[goal["structure"]], metric)))
-    highest = reference[_OUTSIDE][0].max()
-    rows.append(("outside the PTVs, Dmax", volumes[_OUTSIDE]["max_gy"], float(highest)))
-    near = _dose_at(reference[_OUTSIDE], volume_cc=0.03)
-    rows.append(("outside the PTVs, D0.03cc", volumes[_OUTSIDE]["d0_03cc_gy"], near))
-    rows.append(("whole body, Dmax", volumes["External"]["max_gy"], float(reference["External"][0].max())))
-    rows.append((f"goals met, of {len(summary['goals'])}", sum(goal["passed"] for goal in summary["goals"]), None))
+            rows.append(
+                (
+                    f"{goal['structure']} {metric}",
+                    goal["value"],
+                    _metric(reference[goal["structure"]], metric),
+                )
+            )
+    outside, voxel_cc = reference[_OUTSIDE]
+    ours_outside = _exported_dose_gy(folder)[masks[_OUTSIDE]]
+    rows.append(("outside the PTVs, hottest voxel", float(ours_outside.max()), float(outside.max())))
+    hot_cc = float((ours_outside > _HOT_GY).sum() * voxel_cc), float((outside > _HOT_GY).sum() * voxel_cc)
+    rows.append((f"outside the PTVs, cc above {_HOT_GY:g} Gy", *hot_cc))
+    rows.append(
+        (f"goals met, of {len(summary['goals'])}", sum(goal["passed"] for goal in summary["goals"]), None)
+    )
     return rows
 
 
-def _reference(number: str) -> dict[str, tuple[Any, float]]:
-    """Return doses of the voxels, Gy, and the volume of one, cm³, by the study's names."""
+def _exported_dose_gy(folder: Path) -> Any:
+    for path in sorted((folder / "dicom").glob("*.dcm")):
+        data = pydicom.dcmread(path)
+        if data.Modality == "RTDOSE":
+            return data.pixel_array * float(data.DoseGridScaling)
+    raise FileNotFoundError(f"no RT Dose lies in {folder / 'dicom'}; plan the patient again")
+
+
+def _reference(number: str) -> tuple[Any, float, dict[str, Any]]:
+    """Return the dose, Gy, the volume of a voxel, cm³, and masks by the study's names."""
     with np.load(Path(os.environ["NIGHTBEAM_REFERENCE_DATA"]) / "cases" / f"OPENKBP_pt_{number}.npz") as data:
         dose_gy, voxel_cc = data["reference_dose_gy"], float(np.prod(data["spacing_xyz_mm"])) / 1000.0
         masks = {
@@ -59,7 +79,7 @@ def _reference(number: str) -> dict[str, tuple[Any, float]]:
         if old in masks:
             masks[new.name or old] = masks.pop(old)
     masks[_OUTSIDE] = masks["External"] & ~np.logical_or.reduce([masks[target] for target in _TARGETS])
-    return {name: (dose_gy[mask], voxel_cc) for name, mask in masks.items()}
+    return dose_gy, voxel_cc, masks
 
 
 def _dose_at(of: tuple[Any, float], percent: float | None = None, volume_cc: float = 0.0) -> float:
@@ -79,7 +99,10 @@ def main(arguments: list[str]) -> None:
     print("| Gy | " + " | ".join(f"pt_{number}" for number in plans) + " |")
     print("|---" * (1 + len(plans)) + "|")
     for of_row in zip(*columns, strict=True):
-        cells = [f"{ours:.1f} ({reference:.1f})" if reference is not None else f"{ours}" for _, ours, reference in of_row]
+        cells = [
+            f"{ours:.1f} ({reference:.1f})" if reference is not None else f"{ours}"
+            for _, ours, reference in of_row
+        ]
         print(f"| {of_row[0][0]} | " + " | ".join(cells) + " |")
 
 

@@ -99,7 +99,13 @@ def _name_plans(axes: Axes, summary: FrontSummary, points: F64) -> None:
             zorder=4.0,
             annotation_clip=False,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-            arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.6, "shrinkA": 0.0, "shrinkB": 3.0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#777777",
+                "linewidth": 0.6,
+                "shrinkA": 0.0,
+                "shrinkB": 3.0,
+            },
         )
         name.set_in_layout(False)
         found: list[tuple[float, int, Bbox]] = []
@@ -108,7 +114,13 @@ def _name_plans(axes: Axes, summary: FrontSummary, points: F64) -> None:
             box = name.get_window_extent().padded(1.0)
             names_hit = sum(box.overlaps(other) for other in taken)
             beyond = box.width * box.height - _shared_area(box, axes.bbox)
-            found.append((1e6 * names_hit + 10.0 * beyond + 30.0 * box.padded(_POINT_PX).count_contains(on_page), order, box))
+            found.append(
+                (
+                    1e6 * names_hit + 10.0 * beyond + 30.0 * box.padded(_POINT_PX).count_contains(on_page),
+                    order,
+                    box,
+                )
+            )
         _, order, box = min(found, key=lambda one: one[:2])
         _move(name, *_LABEL_PLACES[order])
         taken.append(box)

@@ -64,7 +64,11 @@ def signed(value: float, n_decimal: int = 2) -> str:
 def breakable(name: str) -> str:
     """Return a long name as HTML that may go to a new line after its underscores, if it has no spaces for that."""
     escaped = markupsafe.escape(name)
-    return escaped if len(name) <= _SHORT_NAME or " " in name else markupsafe.Markup(str(escaped).replace("_", "_<wbr>"))
+    return (
+        escaped
+        if len(name) <= _SHORT_NAME or " " in name
+        else markupsafe.Markup(str(escaped).replace("_", "_<wbr>"))
+    )
 
 
 def write_plan_report(
