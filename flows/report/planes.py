@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.model.arrays import F32, F64
+from engine.model.arrays import F32, F64, I64
 from engine.model.case import Case
 
 MARGIN_MM = 10.0
@@ -83,12 +82,11 @@ def planes_through(
     )
 
 
-def _limits_mm(centres: F64, edges: F64, touched: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return what to show along an axis of a plane: the body there and a margin, inside the CT."""
-    places = np.flatnonzero(touched)
-    if places.size == 0:
+def _limits_mm(centres: F64, edges: F64, touched: I64) -> tuple[float, float]:
+    """Return what to show along an axis of a plane: the voxels that the body touches and a margin, inside the CT."""
+    if touched.size == 0:
         return float(edges[0]), float(edges[-1])
-    low, high = centres[places[0]] - MARGIN_MM, centres[places[-1]] + MARGIN_MM
+    low, high = centres[touched[0]] - MARGIN_MM, centres[touched[-1]] + MARGIN_MM
     return float(max(low, edges[0])), float(min(high, edges[-1]))
 
 
@@ -112,8 +110,8 @@ def _plane(
     edges_across, edges_up = case.grid.edges_mm_xyz[across], case.grid.edges_mm_xyz[up]
     centres = case.grid.centres_mm_xyz
     inside = body[key] >= 0.5
-    limits_across = _limits_mm(centres[across], edges_across, inside.any(axis=0))
-    limits_up = _limits_mm(centres[up], edges_up, inside.any(axis=1))
+    limits_across = _limits_mm(centres[across], edges_across, np.flatnonzero(inside.any(axis=0)))
+    limits_up = _limits_mm(centres[up], edges_up, np.flatnonzero(inside.any(axis=1)))
     normal_axis: Literal["x", "y", "z"] = "z" if name == "axial" else "y" if name == "coronal" else "x"
     return Plane(
         name=name,
