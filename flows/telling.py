@@ -82,10 +82,21 @@ def write_results(
 
 
 def bands_to_draw(study: Study, judgement: Judgement) -> list[DvhBand]:
-    """Return the curves worth drawing: those the study names, and others that are no mere markers."""
+    """Return the curves worth drawing: those the study names, and others that are no mere markers.
+
+    What the study made of others for the optimiser's sake alone (kind OTHER, no goal) would hide the rest.
+    """
     named = {name for _, name in study.structure_names()}
+    judged = {goal.structure for goal in study.goals}
+    helpers = {recipe.name for recipe in study.structures if recipe.kind == "OTHER"} - judged
     volume_cc = {row.name: row.volume_cc for row in judgement.evaluations[0].statistics}
-    return [b for b in judgement.bands if b.structure in named or volume_cc[b.structure] >= _LEAST_DRAWN_CC]
+
+    def drawn(band: DvhBand) -> bool:
+        if band.structure in named:
+            return band.structure not in helpers
+        return band.kind != "OTHER" and volume_cc[band.structure] >= _LEAST_DRAWN_CC
+
+    return [band for band in judgement.bands if drawn(band)]
 
 
 def study_notes(study: Study) -> tuple[str, ...]:
@@ -131,10 +142,7 @@ def plan_summary(
             energy=f"{machine.nominal_energy_mv:g} MV",
             machine=study.beams.machine,
             monitor_unit=str(machine.reference),
-            fields=(
-                f"beamlets over the projection of {study.prescription.target} and up to "
-                f"{study.beams.margin_mm:g} mm beyond it"
-            ),
+            fields=fields_in_words(study),
             beams=beam_summaries(
                 run, reference, placement, machine, judgement.weight, study.prescription.fractions
             ),
@@ -187,6 +195,13 @@ def plan_summary(
         ),
         notes=(*study_notes(study), *reference.notes, *case.notes),
     )
+
+
+def fields_in_words(study: Study) -> str:
+    """Return which targets' projections the beamlets cover, and how far they reach beyond."""
+    *others, last = study.prescription.target, *study.beams.also_cover
+    targets, beyond = (f"{', '.join(others)} and {last}", "them") if others else (last, "it")
+    return f"beamlets over the projection of {targets} and up to {study.beams.margin_mm:g} mm beyond {beyond}"
 
 
 def dose_maximum(case: Case, dose_gy: F32) -> tuple[float, tuple[float, float, float]]:

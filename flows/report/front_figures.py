@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from engine.evaluate.plan import DvhCurve
 from engine.model.arrays import F64
@@ -14,6 +17,14 @@ from flows.report.front_summary import FrontSummary
 
 _DECADES = 100.0
 """Criteria whose values span more than this factor are drawn on a logarithmic axis."""
+_LABEL_PLACES = tuple(
+    (distance * right, distance * up)
+    for distance in (5.0, 14.0, 26.0, 40.0)
+    for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+)
+"""Where a plan's name may stand from its point, in points of print, best first."""
+_POINT_PX = 4.0
+"""Radius of a drawn point, about."""
 
 
 def _spans_decades(values: F64) -> bool:
@@ -64,19 +75,66 @@ def front_figure(summary: FrontSummary) -> Figure:
                 axes.set_xscale("log")
             if _spans_decades(values[:, j]):
                 axes.set_yscale("log")
-            for plan, (x, y) in zip(summary.plans, values[:, [i, j]], strict=True):
-                if plan.role != "point":
-                    axes.annotate(
-                        label(plan.name),
-                        (x, y),
-                        textcoords="offset points",
-                        xytext=(5, 5),
-                        fontsize=7.5,
-                        zorder=4.0,
-                    )
             axes.margins(0.14)
             axes.set(xlabel=_axis_label(summary, i), ylabel=_axis_label(summary, j))
+        figure.draw_without_rendering()
+        for axes, (i, j) in zip(panels, pairs, strict=False):
+            _name_plans(axes, summary, values[:, [i, j]])
     return figure
+
+
+def _name_plans(axes: Axes, summary: FrontSummary, points: F64) -> None:
+    """Write names of the plans that have a role where they lie on no other name and on as few points as can be."""
+    on_page = axes.transData.transform(points)
+    taken: list[Bbox] = []
+    for plan, (x, y) in zip(summary.plans, points, strict=True):
+        if plan.role == "point":
+            continue
+        name = axes.annotate(
+            label(plan.name),
+            (float(x), float(y)),
+            textcoords="offset points",
+            xytext=_LABEL_PLACES[0],
+            fontsize=7.5,
+            zorder=4.0,
+            annotation_clip=False,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#777777",
+                "linewidth": 0.6,
+                "shrinkA": 0.0,
+                "shrinkB": 3.0,
+            },
+        )
+        name.set_in_layout(False)
+        found: list[tuple[float, int, Bbox]] = []
+        for order, (right, up) in enumerate(_LABEL_PLACES):
+            _move(name, right, up)
+            box = name.get_window_extent().padded(1.0)
+            names_hit = sum(box.overlaps(other) for other in taken)
+            beyond = box.width * box.height - _shared_area(box, axes.bbox)
+            found.append(
+                (
+                    1e6 * names_hit + 10.0 * beyond + 30.0 * box.padded(_POINT_PX).count_contains(on_page),
+                    order,
+                    box,
+                )
+            )
+        _, order, box = min(found, key=lambda one: one[:2])
+        _move(name, *_LABEL_PLACES[order])
+        taken.append(box)
+
+
+def _move(name: Annotation, right: float, up: float) -> None:
+    name.set_position((right, up))
+    name.set_horizontalalignment("left" if right > 0.0 else "right" if right < 0.0 else "center")
+    name.set_verticalalignment("bottom" if up > 0.0 else "top" if up < 0.0 else "center")
+
+
+def _shared_area(one: Bbox, other: Bbox) -> float:
+    shared = Bbox.intersection(one, other)
+    return 0.0 if shared is None else float(shared.width * shared.height)
 
 
 def _axis_label(summary: FrontSummary, place: int) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from engine.model.arrays import F32, F64
+from engine.model.arrays import F32, F64, I64
 from engine.model.case import Case
 
 MARGIN_MM = 10.0
@@ -75,27 +75,19 @@ def planes_through(
     ]
     chosen = [case.structure(name).coverage for name in structures]
     body = case.external.coverage
-    limits = _limits_mm(case, body)
     return (
-        _plane(case, dose_gy, body, chosen, nearest, limits, "axial"),
-        _plane(case, dose_gy, body, chosen, nearest, limits, "coronal"),
-        _plane(case, dose_gy, body, chosen, nearest, limits, "sagittal"),
+        _plane(case, dose_gy, body, chosen, nearest, "axial"),
+        _plane(case, dose_gy, body, chosen, nearest, "coronal"),
+        _plane(case, dose_gy, body, chosen, nearest, "sagittal"),
     )
 
 
-def _limits_mm(case: Case, body: F32) -> tuple[tuple[float, float], ...]:
-    """Return what to show along x, y and z: the body and a margin, inside the CT."""
-    limits: list[tuple[float, float]] = []
-    inside = body >= 0.5
-    for axis, others in enumerate(((0, 1), (0, 2), (1, 2))):
-        centres, edges = case.grid.centres_mm_xyz[axis], case.grid.edges_mm_xyz[axis]
-        touched = np.flatnonzero(inside.any(axis=others))
-        if touched.size == 0:
-            limits.append((float(edges[0]), float(edges[-1])))
-            continue
-        low, high = centres[touched[0]] - MARGIN_MM, centres[touched[-1]] + MARGIN_MM
-        limits.append((float(max(low, edges[0])), float(min(high, edges[-1]))))
-    return tuple(limits)
+def _limits_mm(centres: F64, edges: F64, touched: I64) -> tuple[float, float]:
+    """Return what to show along an axis of a plane: the voxels that the body touches and a margin, inside the CT."""
+    if touched.size == 0:
+        return float(edges[0]), float(edges[-1])
+    low, high = centres[touched[0]] - MARGIN_MM, centres[touched[-1]] + MARGIN_MM
+    return float(max(low, edges[0])), float(min(high, edges[-1]))
 
 
 def _plane(
@@ -104,7 +96,6 @@ def _plane(
     body: F32,
     chosen: Sequence[F32],
     nearest: Sequence[int],
-    limits: tuple[tuple[float, float], ...],
     name: Literal["axial", "coronal", "sagittal"],
 ) -> Plane:
     # Image axes across and up the page, the axis across the plane, whether the page turns the upward one.
@@ -118,6 +109,9 @@ def _plane(
     key = tuple(cut)
     edges_across, edges_up = case.grid.edges_mm_xyz[across], case.grid.edges_mm_xyz[up]
     centres = case.grid.centres_mm_xyz
+    inside = body[key] >= 0.5
+    limits_across = _limits_mm(centres[across], edges_across, np.flatnonzero(inside.any(axis=0)))
+    limits_up = _limits_mm(centres[up], edges_up, np.flatnonzero(inside.any(axis=1)))
     normal_axis: Literal["x", "y", "z"] = "z" if name == "axial" else "y" if name == "coronal" else "x"
     return Plane(
         name=name,
@@ -130,8 +124,8 @@ def _plane(
         body=body[key],
         coverages=tuple(coverage[key] for coverage in chosen),
         extent_mm=(float(edges_across[0]), float(edges_across[-1]), float(edges_up[0]), float(edges_up[-1])),
-        xlim_mm=limits[across],
-        ylim_mm=limits[up][::-1] if turned else limits[up],
+        xlim_mm=limits_across,
+        ylim_mm=limits_up[::-1] if turned else limits_up,
         point_mm=(float(centres[across][nearest[across]]), float(centres[up][nearest[up]])),
         letters=letters,
     )

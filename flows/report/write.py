@@ -62,9 +62,13 @@ def signed(value: float, n_decimal: int = 2) -> str:
 
 
 def breakable(name: str) -> str:
-    """Return a long name as HTML that may go to a new line after its underscores."""
+    """Return a long name as HTML that may go to a new line after its underscores, if it has no spaces for that."""
     escaped = markupsafe.escape(name)
-    return escaped if len(name) <= _SHORT_NAME else markupsafe.Markup(str(escaped).replace("_", "_<wbr>"))
+    return (
+        escaped
+        if len(name) <= _SHORT_NAME or " " in name
+        else markupsafe.Markup(str(escaped).replace("_", "_<wbr>"))
+    )
 
 
 def write_plan_report(
@@ -86,7 +90,8 @@ def write_plan_report(
     nominal_dose_gy
         Dose of the whole course without errors, shape ``case.grid.shape_zyx``.
     bands
-        Curves to draw, see `engine.evaluate.robustness.dvh_bands`; the same structures are outlined on the CT.
+        Curves to draw, see `engine.evaluate.robustness.dvh_bands`. The same structures are outlined on the CT, but
+        for what was made of others and is neither target nor organ: such as all outside the targets.
     fluences
         Fluence of every beam.
     folder
@@ -102,9 +107,14 @@ def write_plan_report(
 
     if nominal_dose_gy.shape != case.grid.shape_zyx:
         raise CaseError(f"dose of shape {nominal_dose_gy.shape} is not on the CT grid {case.grid.shape_zyx}")
-    # The body comes last, so that the others have the same colours in histograms and on the CT.
-    drawn = sorted(bands, key=lambda band: band.kind == "EXTERNAL")
-    outlined = [band.structure for band in drawn if band.kind != "EXTERNAL"]
+    made = {structure.name for structure in summary.made_structures}
+
+    # What is not outlined comes last, so that the others have the same colours in histograms and on the CT.
+    def rank(band: DvhBand) -> int:
+        return 2 if band.kind == "EXTERNAL" else int(band.kind == "OTHER" and band.structure in made)
+
+    drawn = sorted(bands, key=rank)
+    outlined = [band.structure for band in drawn if rank(band) == 0]
     prescribed_gy = summary.prescription.dose_gy
     isocentre_mm = summary.technique.beams[0].isocentre_mm
     pictures = {

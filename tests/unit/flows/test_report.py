@@ -423,6 +423,7 @@ def test_numbers_are_printed_as_physicists_print_them() -> None:
     assert [volume(cc) for cc in (12.345, 0.0421, 0.0042)] == ["12.35", "0.042", "0.0042"]
     assert breakable("a_b<c_" + "x" * 30) == "a_<wbr>b&lt;c_<wbr>" + "x" * 30
     assert breakable("a_b<c") == "a_b&lt;c"
+    assert "<wbr>" not in breakable("Parotid_L without PTV_7000, PTV_6300, PTV_5600")
 
 
 def test_writers_are_imported_without_matplotlib() -> None:

@@ -111,6 +111,16 @@ def test_front_figure_marks_what_no_plan_dominates_and_colours_by_the_third_crit
     assert len(faint.get_offsets()) == len(summary.plans) - len(kept)
 
 
+def test_names_of_plans_lie_on_no_other_name_and_inside_their_panel() -> None:
+    figure = front_figures.front_figure(_summary())
+    figure.draw_without_rendering()
+    for axes in (axes for axes in figure.axes if axes.get_ylabel()):
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 4
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(axes.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
 def test_front_of_two_criteria_has_one_panel_without_colour() -> None:
     figure = front_figures.front_figure(_summary(2))
     (axes,) = figure.axes
