@@ -11,9 +11,10 @@ from storage.dicom.read_structures import frames_of_reference
 from storage.dicom.sanity import of_other_patient
 from storage.dicom.scan import Header, ScannedFolder
 
-
 _OTHER_PATIENT = "has another patient ID than the CT, and does not say that it belongs to it"
-_SAME_FRAME = "it has another patient ID than the CT; it was read because it was made in its frame of reference"
+_SAME_FRAME = (
+    "it has another patient ID than the CT; it was read because it was made in its frame of reference"
+)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,9 @@ def _read(folder: Path, choice: Choice, name: str | None, advance: Callable[[], 
         (*notes, *duplicate_notes, *patient_notes, *structure_notes, *image_notes),
         images,
     )
-    return DicomFolder(case, ct.reference, read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0]))
+    return DicomFolder(
+        case, ct.reference, read_attached(scanned, ct.reference.frame_of_reference_uid, of_ct[0])
+    )
 
 
 def _contents(scanned: ScannedFolder) -> str:

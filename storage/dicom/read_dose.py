@@ -89,7 +89,9 @@ def _dose(dataset: Dataset) -> ReadDose:
     notes: list[str] = []
     units, kind = str(dataset.get("DoseUnits") or ""), str(dataset.get("DoseType") or "")
     if units != "GY":
-        raise DicomError(f"has values in '{shortened(units)}' (no dose in Gy can be made of them): export absolute dose")
+        raise DicomError(
+            f"has values in '{shortened(units)}' (no dose in Gy can be made of them): export absolute dose"
+        )
     if kind not in ("PHYSICAL", "EFFECTIVE"):
         raise DicomError(
             f"has the type '{shortened(kind)}' (neither physical nor effective dose): export the dose itself"
@@ -133,7 +135,11 @@ def _beam_number(plan: Dataset) -> int | None:
 def _values(dataset: Dataset) -> F32:
     """Return the dose in the order of the file, shape (frames, rows, columns)."""
     shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
-    if not (1 <= min(shape) and max(shape[1:]) <= LARGEST_SIDE and shape[0] * shape[1] * shape[2] <= LARGEST_N_VOXEL):
+    if not (
+        min(shape) >= 1
+        and max(shape[1:]) <= LARGEST_SIDE
+        and shape[0] * shape[1] * shape[2] <= LARGEST_N_VOXEL
+    ):
         raise DicomError(
             f"has {shape[2]} × {shape[1]} × {shape[0]} points (more than can be): export a coarser grid"
         )
@@ -153,7 +159,9 @@ def _values(dataset: Dataset) -> F32:
         values *= np.float32(scaling)
     largest_gy = float(np.abs(values).max())
     if not largest_gy <= LARGEST_DOSE_GY:
-        raise DicomError(f"has values of {largest_gy:.3g} Gy (is its Dose Grid Scaling right?): export it again")
+        raise DicomError(
+            f"has values of {largest_gy:.3g} Gy (is its Dose Grid Scaling right?): export it again"
+        )
     return values
 
 
@@ -197,7 +205,9 @@ def _offsets_mm(dataset: Dataset, n_frame: int, normal: F64) -> F64:
         return np.zeros(1)
     offsets_mm = np.atleast_1d(np.asarray(dataset.get("GridFrameOffsetVector"), dtype=np.float64))
     if offsets_mm.shape != (n_frame,) or not np.isfinite(offsets_mm).all():
-        raise DicomError(f"has {offsets_mm.size} frame offsets for {n_frame} frames, or some that are no numbers: export it again")
+        raise DicomError(
+            f"has {offsets_mm.size} frame offsets for {n_frame} frames, or some that are no numbers: export it again"
+        )
     if abs(offsets_mm[0]) <= PLANE_TOLERANCE_MM:
         return offsets_mm
     z_mm = float(dataset.ImagePositionPatient[2])

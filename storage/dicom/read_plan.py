@@ -94,7 +94,9 @@ def _plan(dataset: Dataset) -> ExternalPlan:
     }
     numbers = [int(item.BeamNumber) for item in items]
     if len(set(numbers)) < len(numbers):
-        raise DicomError("has several beams of one number (metersets could be those of either): export it again")
+        raise DicomError(
+            "has several beams of one number (metersets could be those of either): export it again"
+        )
     setups = dataset.get("PatientSetupSequence") or []
     structure_sets = dataset.get("ReferencedStructureSetSequence") or []
     n_fraction = group.get("NumberOfFractionsPlanned")

@@ -1,6 +1,7 @@
 """Images as SimpleITK reads them, on grids along the axes of patient coordinates."""
 
 import gzip
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from engine.errors import VolumeError
+from engine.errors import VolumeError, shortened
 from engine.model.arrays import F32
 from engine.model.grid import Grid
+from storage.dicom.sanity import LARGEST_COORDINATE_MM
+from storage.volumes.sanity import (
+    MOST_STRUCTURES,
+    naming,
+    require_file,
+    require_held,
+    require_place,
+    without_chatter,
+)
 
 IMAGE_ENDINGS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _STRAIGHT_MM = 0.02
 """How far the corner of an image may lie from where straight axes would put it; headers hold rounded numbers."""
 _SAME_FRAME_MM = 0.5
+_LONGEST_HEADER = 1 << 20
 _NIFTI_1, _NIFTI_2 = 348, 540  # sizes of the headers, with which they begin
 
 
@@ -48,24 +59,51 @@ def read_image(path: Path) -> Any:
     VolumeError
         If the file cannot be read, has other dimensions, or does not say how its axes lie in the patient.
     """
+    require_file(path)
+    data_file(path)
+    with naming(path), without_chatter():
+        return _read_image(path)
+
+
+def _read_image(path: Path) -> Any:
     try:
-        image = SimpleITK.ReadImage(str(path))
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        n_voxel, n_layer = math.prod(reader.GetSize()), reader.GetNumberOfComponents()
+        if n_layer > MOST_STRUCTURES:
+            raise VolumeError(
+                f"'{path.name}' has {n_layer} numbers a voxel (at most {MOST_STRUCTURES} can be)"
+            )
+        require_held(path, n_voxel, n_voxel * n_layer * _pixel_bytes(reader.GetPixelID()))
+        image = reader.Execute()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise VolumeError(
-            f"'{path.name}' cannot be read ({lines[-1] if lines else error}): damaged, incomplete or no image of this "
+            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or no image of this "
             "sort; write it again"
         ) from error
     if image.GetDimension() != 3 or min(image.GetSize()) < 1:
         raise VolumeError(
             f"'{path.name}' has {image.GetDimension()} dimensions of size {image.GetSize()}; it needs three"
         )
+    placed = np.array([*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection()])
+    if not np.isfinite(placed).all() or np.abs(placed).max() > LARGEST_COORDINATE_MM:
+        raise VolumeError(
+            f"'{path.name}' does not say in numbers that can be where it lies; write it again in mm"
+        )
+    require_place(path, Grid((0.0, 0.0, 0.0), image.GetSpacing(), (1, 1, 1)))
     _require_axes(image, path)
     straight = SimpleITK.DICOMOrient(image, "LPS")
     for key in image.GetMetaDataKeys():
         if key.startswith("Segment"):
             straight.SetMetaData(key, image.GetMetaData(key))
     return straight
+
+
+def _pixel_bytes(pixel_id: int) -> int:
+    """Return how many bytes a number of an image has."""
+    return max(1, int("".join(filter(str.isdigit, SimpleITK.GetPixelIDValueAsString(pixel_id))) or 64) // 8)
 
 
 def _require_axes(image: Any, path: Path) -> None:
@@ -170,6 +208,7 @@ def straightened(image: Any, outside: float) -> Any:
     spacing_mm = np.array(image.GetSpacing())
     low_mm, high_mm = corners.min(axis=0), corners.max(axis=0)
     count = np.ceil((high_mm - low_mm) / spacing_mm - 1e-6).astype(int) + 1
+    require_held(Path("the interpolated image"), math.prod(count.tolist()), 4 * math.prod(count.tolist()))
     return SimpleITK.Resample(
         SimpleITK.Cast(image, SimpleITK.sitkFloat32),
         [int(n) for n in count],
@@ -199,24 +238,58 @@ def onto(image: Any, grid: Grid) -> F32:
 
 
 def data_file(path: Path) -> Path | None:
-    """Return the file that a header (.nhdr, .mhd) says its numbers are in; None for files that hold them themselves.
+    """Return the file that a header says its numbers are in; None for files that hold them themselves.
+
+    NRRD and MetaImage may name another file whatever their own is called (https://teem.sourceforge.net/nrrd/format.html,
+    section 5; ElementDataFile of MetaImage). It must lie beside the header: files from outside are not to choose what
+    else is read.
 
     Raises
     ------
     VolumeError
-        If the header names none, or several, or one that is not there.
+        If the header names none where it must, or several, or one that is not beside it.
     """
-    keys = {".nhdr": ("data file", "datafile"), ".mhd": ("elementdatafile",)}.get(path.suffix.lower())
+    ending = path.suffix.lower()
+    keys = {
+        ".nhdr": ("data file", "datafile"), ".nrrd": ("data file", "datafile"),
+        ".mhd": ("elementdatafile",), ".mha": ("elementdatafile",),
+    }.get(ending)  # fmt: skip
     if keys is None:
         return None
-    for line in path.read_bytes()[:65536].decode("latin-1").splitlines():
+    require_file(path)
+    with path.open("rb") as stream:
+        begin = stream.read(_LONGEST_HEADER)
+    named = []
+    ended = False
+    for line in begin.decode("latin-1").split("\n"):
+        ended = not line.strip() and keys[0] == "data file"  # an empty line ends the header of NRRD
+        if ended:
+            break
         key, _, value = line.replace(":", "=", 1).partition("=")
-        if key.strip().lower() in keys:
-            file = path.parent / value.strip()
-            if value.strip().upper().startswith(("LIST", "LOCAL")) or "%" in value or not file.is_file():
-                raise VolumeError(
-                    f"'{path.name}' says its numbers are in '{value.strip()}' (one file beside it is needed); write "
-                    "the image as a single file"
-                )
-            return file
-    raise VolumeError(f"'{path.name}' names no data file; write the image as a single file")
+        if "".join(key.lower().split()) in [name.replace(" ", "") for name in keys]:
+            named.append(value.strip())
+            ended = keys[0] == "elementdatafile"  # the last line of that of MetaImage
+            if ended:
+                break
+    own = ending in (".nrrd", ".mha")
+    if len(begin) == _LONGEST_HEADER and not ended:
+        raise VolumeError(f"'{path.name}' has a header that does not end; write it again")
+    if own and all(name.upper() == "LOCAL" for name in named):
+        return None
+    if not named:
+        raise VolumeError(f"'{path.name}' names no data file; write the image as a single file")
+    name = named[0]
+    file = path.parent / name
+    if (
+        len(named) > 1
+        or name.upper().startswith(("LIST", "LOCAL"))
+        or "%" in name
+        or name != Path(name).name
+        or not file.is_file()
+    ):
+        raise VolumeError(
+            f"'{path.name}' says its numbers are in '{shortened(name)}' (one file beside it is needed); write the image "
+            "as a single file"
+        )
+    require_file(file)
+    return file

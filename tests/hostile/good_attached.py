@@ -26,7 +26,14 @@ def write_attached(folder: Path) -> None:
     structures = InstanceReference(RTStructureSetStorage, str(dcmread(folder / "rt.dcm").SOPInstanceUID))
     row, column = (a.ravel().astype(np.int32) for a in np.meshgrid(range(3), range(4), indexing="ij"))
     beamlets = BeamletGrid((5.0, 5.0), column, row, np.array([0, row.size]))
-    beam = Beam("1 G30", gantry_deg=30.0, couch_deg=0.0, collimator_deg=0.0, isocentre_mm=(0.0, 0.0, 20.0), sad_mm=1000.0)
+    beam = Beam(
+        "1 G30",
+        gantry_deg=30.0,
+        couch_deg=0.0,
+        collimator_deg=0.0,
+        isocentre_mm=(0.0, 0.0, 20.0),
+        sad_mm=1000.0,
+    )
     planned = PlannedBeam(beam, beamlets, np.linspace(0.1, 2.0, row.size), 12.5)
     reference = write_plan(
         folder, "a plan", [planned], MACHINES["generic-6mv"], PlannedDose("PTV", 2, 50.0, 25, "normalised"),
@@ -67,7 +74,11 @@ def _ion_plan(plan: Dataset) -> Dataset:
     plan.RTPlanLabel = "IONS"
     beam = Dataset()
     beam.BeamNumber, beam.BeamName, beam.BeamType, beam.ScanMode = 1, "P", "STATIC", "MODULATED"
-    beam.RadiationType, beam.TreatmentMachineName, beam.FinalCumulativeMetersetWeight = "PROTON", "gantry", 20.0
+    beam.RadiationType, beam.TreatmentMachineName, beam.FinalCumulativeMetersetWeight = (
+        "PROTON",
+        "gantry",
+        20.0,
+    )
     beam.VirtualSourceAxisDistances = [2000.0, 2500.0]
     points = []
     for number in range(4):

@@ -160,7 +160,7 @@ def test_the_command_tells_proposals_writes_them_and_takes_them_back(ct, masks, 
     ("arguments", "message"),
     [
         (("CT",), "give --position"),
-        (("CT", "--position", "HFS", "--series-uid", "1.2"), "--series-uid is for DICOM folders"),
+        (("CT", "--position", "HFS", "--series", "1.2"), "are for DICOM folders"),
         (("FOLDER", "--position", "HFS"), "for files of voxels"),
         (("FOLDER", "--structures", "FOLDER"), "for files of voxels"),
     ],
