@@ -3,9 +3,10 @@
 import gzip
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from storage.volumes.sanity import (
     naming,
     require_file,
     require_held,
+    require_packed,
     require_place,
     without_chatter,
 )
@@ -75,13 +77,18 @@ def _read_image(path: Path) -> Any:
             raise VolumeError(
                 f"'{path.name}' has {n_layer} numbers a voxel (at most {MOST_STRUCTURES} can be)"
             )
-        require_held(path, n_voxel, n_voxel * n_layer * _pixel_bytes(reader.GetPixelID()))
+        n_byte = n_voxel * n_layer * _pixel_bytes(reader.GetPixelID())
+        require_held(path, n_voxel, n_byte)
+        data = data_file(path)
+        require_packed(path, path.stat().st_size + (0 if data is None else data.stat().st_size), n_byte)
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _require_whole_nifti(path, n_voxel * n_layer)
         image = reader.Execute()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise VolumeError(
-            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or no image of this "
-            "sort; write it again"
+            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or no image of "
+            "this sort; write it again"
         ) from error
     if image.GetDimension() != 3 or min(image.GetSize()) < 1:
         raise VolumeError(
@@ -99,6 +106,47 @@ def _read_image(path: Path) -> Any:
         if key.startswith("Segment"):
             straight.SetMetaData(key, image.GetMetaData(key))
     return straight
+
+
+def _require_whole_nifti(path: Path, n_number: int) -> None:
+    """Refuse a NIfTI file that was cut short, of which SimpleITK reads what is not there as if it were.
+
+    Raises
+    ------
+    VolumeError
+        If so, or if its voxels are in another file.
+    """
+    try:
+        with _opened_nifti(path) as stream:
+            header = stream.read(_NIFTI_2)
+            order = "<" if struct.unpack("<i", header[:4])[0] in (_NIFTI_1, _NIFTI_2) else ">"
+            first = struct.unpack(f"{order}i", header[:4])[0] == _NIFTI_1
+            magic = header[344:347] if first else header[4:7]
+            begin = struct.unpack_from(f"{order}{'f' if first else 'q'}", header, 108 if first else 168)[0]
+            # Not the size of SimpleITK's numbers, which are larger where the file has a slope.
+            n_byte = n_number * struct.unpack_from(f"{order}h", header, 72 if first else 14)[0] // 8
+            held = len(header)
+            while part := stream.read(1 << 20):
+                held += len(part)
+                if held >= begin + n_byte:
+                    break
+    except (EOFError, OSError, struct.error, zlib.error) as error:
+        raise VolumeError(
+            f"'{path.name}' cannot be read ({shortened(str(error))}): damaged or cut short; write it again"
+        ) from error
+    if magic not in (b"n+1", b"n+2"):
+        raise VolumeError(
+            f"'{path.name}' says its voxels are in another file; write the image as a single file"
+        )
+    if not 0 <= begin <= held - n_byte:
+        raise VolumeError(
+            f"'{path.name}' has {held} bytes, and says it has {n_byte} of voxels from byte {begin:g} on: cut short; "
+            "write it again"
+        )
+
+
+def _opened_nifti(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _pixel_bytes(pixel_id: int) -> int:
@@ -155,7 +203,7 @@ def _require_one_frame(image: Any, path: Path) -> None:
 
 def _is_left_handed(path: Path) -> bool:
     """Return whether pixdim[0] of a NIfTI file is negative, that is, the third axis is flipped (SimpleITK hides it)."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with _opened_nifti(path) as stream:
         header = stream.read(112)
     order = "<" if struct.unpack("<i", header[:4])[0] in (_NIFTI_1, _NIFTI_2) else ">"
     form, begin = ("f", 76) if struct.unpack(f"{order}i", header[:4])[0] == _NIFTI_1 else ("d", 104)
@@ -288,8 +336,8 @@ def data_file(path: Path) -> Path | None:
         or not file.is_file()
     ):
         raise VolumeError(
-            f"'{path.name}' says its numbers are in '{shortened(name)}' (one file beside it is needed); write the image "
-            "as a single file"
+            f"'{path.name}' says its numbers are in '{shortened(name)}' (one file beside it is needed); write the "
+            "image as a single file"
         )
     require_file(file)
     return file

@@ -152,7 +152,8 @@ def _check_labels(labels: list[_Label], layers: list[Any], path: Path) -> None:
     for label in labels:
         if not 0 <= label.layer < len(layers) or not label.name:
             raise VolumeError(
-                f"'{path.name}': segment '{shortened(label.name)}' has no name, or is in layer {label.layer} of {len(layers)}"
+                f"'{path.name}': segment '{shortened(label.name)}' has no name, or is in layer {label.layer} of "
+                f"{len(layers)}"
             )
     for number, layer in enumerate(layers):
         values = _values(layer, path)

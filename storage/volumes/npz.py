@@ -106,8 +106,8 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
             return {key: _array(archive, member, key, path) for key, member in wanted.items()}
     except zipfile.BadZipFile as error:
         raise VolumeError(
-            f"'{path.name}' cannot be read ({shortened(str(error))}): damaged, or no npz archive of plain arrays; write "
-            "it again"
+            f"'{path.name}' cannot be read ({shortened(str(error))}): damaged, or no npz archive of plain arrays; "
+            "write it again"
         ) from error
 
 
@@ -125,8 +125,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str, path: Pa
     said = math.prod(int(n) for n in shape) * dtype.itemsize
     if said != member.file_size - begin:
         raise VolumeError(
-            f"'{path.name}': {key} says it has shape {shortened(str(shape))} of {dtype}, which are {said} bytes, and has "
-            f"{member.file_size - begin}: damaged; write it again"
+            f"'{path.name}': {key} says it has shape {shortened(str(shape))} of {dtype}, which are {said} bytes, and "
+            f"has {member.file_size - begin}: damaged; write it again"
         )
     require_held(path, math.prod(shape) if key == "ct_hu" else 0, said)
     with archive.open(member) as stream:

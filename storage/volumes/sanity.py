@@ -22,6 +22,8 @@ LARGEST_HELD_BYTES = 4 << 30
 """Of all numbers in a file, unpacked."""
 LARGEST_TABLE_BYTES = 1 << 20
 MOST_STRUCTURES = 500
+LARGEST_PACKING = 1100
+"""Deflate packs at most 1032 bytes into one (https://zlib.net/zlib_tech.html)."""
 _NAME_LENGTH = 64
 
 
@@ -48,8 +50,8 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # no list of what damaged files bring up is complete
         raise VolumeError(
-            f"'{path.name}' cannot be understood ({type(error).__name__}: {shortened(str(error))}): damaged, or none of "
-            "these files; write it again"
+            f"'{path.name}' cannot be understood ({type(error).__name__}: {shortened(str(error))}): damaged, or none "
+            "of these files; write it again"
         ) from error
 
 
@@ -97,8 +99,23 @@ def require_held(path: Path, n_voxel: int, n_byte: int) -> None:
     """
     if n_voxel > LARGEST_N_VOXEL or n_byte > LARGEST_HELD_BYTES:
         raise VolumeError(
-            f"'{path.name}' says it holds {n_voxel} voxels in {n_byte / (1 << 30):.1f} GiB (at most {LARGEST_N_VOXEL} in "
-            f"{LARGEST_HELD_BYTES >> 30} GiB are read): write fewer or coarser voxels"
+            f"'{path.name}' says it holds {n_voxel} voxels in {n_byte / (1 << 30):.1f} GiB (at most {LARGEST_N_VOXEL} "
+            f"in {LARGEST_HELD_BYTES >> 30} GiB are read): write fewer or coarser voxels"
+        )
+
+
+def require_packed(path: Path, file_bytes: int, n_byte: int) -> None:
+    """Refuse a file that cannot hold what it says, before memory is taken for it.
+
+    Raises
+    ------
+    VolumeError
+        If so.
+    """
+    if n_byte > LARGEST_PACKING * file_bytes:
+        raise VolumeError(
+            f"'{path.name}' says it holds {n_byte} bytes of voxels, and has {file_bytes}: damaged or cut short; write "
+            "it again"
         )
 
 

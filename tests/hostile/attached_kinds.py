@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence
 
 from tests.hostile.attacks import set_in
 from tests.hostile.dicom_kinds import ESCAPE, Kind
-from tests.hostile.good import claim_length, cut, edit, header_at, put_raw, without
+from tests.hostile.good import claim_length, cut, edit, header_at, patch, put_raw, without
 
 
 def raw(name: str, keyword: str, value: bytes, vr: str | None = None) -> Callable[[Path], None]:
@@ -125,7 +125,7 @@ PLANS = {
     "a plan that is a sequence longer than the file": left(claim_length("plan.dcm", "BeamSequence", 0x7FFFFFF0), ""),
     "a plan with a path for an identifier": left(set_in("plan.dcm", "SOPInstanceUID", "../../../x"), "damaged RT Plan"),
     "a plan of an unknown transfer syntax": left(
-        lambda f: (f / "plan.dcm").write_bytes((f / "plan.dcm").read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0", 1)),
+        patch("plan.dcm", b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0"),
         "damaged RT Plan",
     ),
     "a plan without beams": left(plan(lambda d: setattr(d, "BeamSequence", Sequence())), "no beams"),
@@ -141,13 +141,19 @@ PLANS = {
     "leaves that are too few": left(leaves(b"-10\\10"), "2 positions of MLCX"),
     "leaves that are no numbers": left(leaves(b"NaN\\1\\1\\1\\1\\1 "), "finite"),
     "a compensator of 65535 by 65535 pixels": left(
-        plan(lambda d: d.BeamSequence[0].CompensatorSequence[0].update({"CompensatorRows": 65535, "CompensatorColumns": 65535})),
+        plan(
+            lambda d: d.BeamSequence[0].CompensatorSequence[0].update(
+                {"CompensatorRows": 65535, "CompensatorColumns": 65535}
+            )
+        ),
         "compensator of 65535",
     ),
     "minus five fractions": left(
         plan(lambda d: put_raw(d.FractionGroupSequence[0], "NumberOfFractionsPlanned", b"-5")), "-5 fractions"
     ),
-    "spots without weights": left(in_point("ScanSpotMetersetWeights", struct.pack("<f", 1.0), "ion.dcm"), "spot weights"),
+    "spots without weights": left(
+        in_point("ScanSpotMetersetWeights", struct.pack("<f", 1.0), "ion.dcm"), "spot weights"
+    ),
     "spots that are no numbers": left(
         in_point("ScanSpotPositionMap", struct.pack("<4f", *[float("nan")] * 4), "ion.dcm"), "finite"
     ),
@@ -157,14 +163,19 @@ PLANS = {
     "a plan's label in broken UTF-8": Kind(raw("plan.dcm", "RTPlanLabel", b"\xff\xfe\xc3 "), "RT Plan", read=True),
     "escapes in a beam's name": Kind(in_beam("BeamName", ESCAPE.encode() + b" "), "RT Plan", read=True),
     "a plan of another patient": left(plan(of_another_plan), "another patient ID"),
-    "a plan of another patient ID, on these structures": Kind(another("plan.dcm"), "another patient ID than", read=True),
+    "a plan of another patient ID, on these structures": Kind(
+        another("plan.dcm"), "another patient ID than", read=True
+    ),
 }  # fmt: skip
 
 DOSES = {
     "a dose cut in its header": left(cut("dose.dcm", 700), ""),
     "a dose cut in its values": left(cut("dose.dcm", 0.9), "cut short|truncated|understood|damaged"),
     "a dose of 65535 by 65535 by 65535 points": left(
-        lambda f: edit(f / "dose.dcm", lambda d: d.update({"Rows": 65535, "Columns": 65535, "NumberOfFrames": 65535})), "65535 × 65535"
+        lambda f: edit(
+            f / "dose.dcm", lambda d: d.update({"Rows": 65535, "Columns": 65535, "NumberOfFrames": 65535})
+        ),
+        "65535 × 65535",
     ),
     "a dose of minus one frames": left(raw("dose.dcm", "NumberOfFrames", b"-1"), "points"),
     "a dose of frames in words": left(raw("dose.dcm", "NumberOfFrames", b"some"), "understood"),
@@ -172,10 +183,14 @@ DOSES = {
     "dose scaling that is no number": left(raw("dose.dcm", "DoseGridScaling", b"NaN "), "Scaling"),
     "dose scaling of 1e30": left(raw("dose.dcm", "DoseGridScaling", b"1e30"), "Scaling"),
     "dose scaling of 1e300": left(raw("dose.dcm", "DoseGridScaling", b"1e300 "), "Scaling"),
-    "frame offsets that are no numbers": left(raw("dose.dcm", "GridFrameOffsetVector", b"0\\4\\NaN\\12\\16\\20"), "offsets"),
+    "frame offsets that are no numbers": left(
+        raw("dose.dcm", "GridFrameOffsetVector", b"0\\4\\NaN\\12\\16\\20"), "offsets"
+    ),
     "too few frame offsets": left(raw("dose.dcm", "GridFrameOffsetVector", b"0\\4 "), "2 frame offsets"),
     "uneven frame offsets": left(raw("dose.dcm", "GridFrameOffsetVector", b"0\\4\\5\\12\\16\\20 "), "apart"),
-    "frame offsets of 1e300": left(raw("dose.dcm", "GridFrameOffsetVector", b"0\\1e300\\2e300\\3e300\\4e300\\5e300 "), "PixelSpacing"),
+    "frame offsets of 1e300": left(
+        raw("dose.dcm", "GridFrameOffsetVector", b"0\\1e300\\2e300\\3e300\\4e300\\5e300 "), "PixelSpacing"
+    ),
     "points of zero size": left(raw("dose.dcm", "PixelSpacing", b"0\\0 "), "PixelSpacing|understood"),
     "a dose ten kilometres away": left(raw("dose.dcm", "ImagePositionPatient", b"0\\0\\1e7 "), "100 m away"),
     "a dose's position that is no number": left(raw("dose.dcm", "ImagePositionPatient", b"NaN\\0\\0 "), "understood"),
@@ -187,7 +202,9 @@ DOSES = {
     "escapes in a dose's comment": Kind(raw("dose.dcm", "DoseComment", ESCAPE.encode() + b" "), "RT Dose", read=True),
     "a path for a dose's identifier": left(set_in("dose.dcm", "SOPInstanceUID", "/etc/passwd"), "damaged RT Dose"),
     "a dose of another patient": left(lambda f: edit(f / "dose.dcm", of_another_dose), "another patient ID"),
-    "a dose of another patient ID, in these coordinates": Kind(another("dose.dcm"), "another patient ID than", read=True),
+    "a dose of another patient ID, in these coordinates": Kind(
+        another("dose.dcm"), "another patient ID than", read=True
+    ),
 }  # fmt: skip
 
 SECOND = {

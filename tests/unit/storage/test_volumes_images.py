@@ -285,7 +285,7 @@ def test_oblique_nifti_files_do_not_contradict_themselves(tmp_path):
 def test_a_damaged_file_is_refused(ending, tmp_path):
     path = tmp_path / f"ct{ending}"
     path.write_bytes(b"NRRD0004\nnothing")
-    with pytest.raises(VolumeError, match="cannot be read|no data file"):
+    with pytest.raises(VolumeError, match=r"cannot be read|no data file"):
         read_volume_case(path, (), "HFS")
 
 
