@@ -16,6 +16,7 @@ from storage.volumes.frames import IMAGE_ENDINGS, data_file
 from storage.volumes.images import read_volume_case
 from storage.volumes.masks import table_beside
 from storage.volumes.npz import read_npz_case
+from storage.volumes.sanity import require_file
 
 _READ_CODE = ("storage.volumes", "engine.geometry", "engine.model", "engine.nomenclature", "flows.naming")
 
@@ -53,6 +54,8 @@ def import_volume(
         If the mapping does not fit the structures.
     """
     files = _mask_files(structures, source)
+    for file in (source, *files):
+        require_file(file)
     # The order of masks counts, and so does which of the files is the CT.
     made_from = {
         "files": [digest_of_files([part]) for file in (source, *files) for part in _parts(file)],

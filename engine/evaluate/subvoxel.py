@@ -103,7 +103,8 @@ def part_doses(
 ) -> None:
     """Find mean and standard deviation of the dose in the covered part of every voxel.
 
-    A neighbour without dose lies outside the body and says nothing of the gradient inside. Slopes are limited as in
+    A neighbour without dose lies outside the body and says nothing of the gradient inside. Towards it dose is taken as
+    level: the slope of the other side, continued to the skin, gave doses that no voxel has. Slopes are limited as in
     van Leer's scheme (J Comput Phys 32 (1979) 101): none at an extremum, and at most twice the smaller of the slopes
     to both neighbours, so that no dose inside a voxel goes beyond those around it, and a step of dose stays a step.
 
@@ -147,10 +148,6 @@ def part_doses(
                 if smooth:
                     r = moments[part, axis]
                     mean += 0.5 * (up - down) / h * (moments[part, 3 + axis] + r * r)
-            elif below > 0.0:
-                g[axis] = (dose - below) / h
-            elif above > 0.0:
-                g[axis] = (above - dose) / h
             else:
                 g[axis] = 0.0
             mean += g[axis] * moments[part, axis]

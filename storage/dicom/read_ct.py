@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from engine.errors import DicomError
+from engine.errors import DicomError, shortened
 from engine.geometry.resample import sample_onto
 from engine.model.arrays import F32, F64, Bool
 from engine.model.case import PatientPosition
@@ -152,7 +152,7 @@ def _rescale_type(plane: Plane, dataset: Dataset) -> str:
     unit = str(rescaling(plane, dataset).get("RescaleType") or "HU")
     if unit not in ("HU", "US"):
         raise DicomError(
-            f"'{plane.header.path.name}' holds '{unit}' values (not Hounsfield units): choose the plain CT "
+            f"'{plane.header.path.name}' holds '{shortened(unit)}' values (not Hounsfield units): choose the plain CT "
             "reconstruction"
         )
     return unit

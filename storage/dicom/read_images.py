@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from engine.errors import DicomError
+from engine.errors import DicomError, shortened
 from engine.geometry.resample import sample_onto
 from engine.model.arrays import F32, F64
 from engine.model.case import SecondImage
@@ -20,6 +20,9 @@ from storage.dicom.scan import Header, ScannedFolder
 from storage.dicom.slice_geometry import Stack, stack_planes
 from storage.dicom.suv import suv_factor
 from storage.dicom.uids import CtReference
+
+_UNIT_LENGTH = 16
+"""Of a Code String (PS3.5 section 6.2)."""
 
 
 def read_images(
@@ -159,7 +162,7 @@ def _read_values(stack: Stack) -> tuple[F32, str, tuple[str, ...]]:
                 why_not.update({why} - {""})
             elif unit == "GML":
                 unit = "g/ml"
-        units.add("" if unit == "US" else unit)
+        units.add("" if unit == "US" else shortened(unit)[:_UNIT_LENGTH])
         return values
 
     volume, notes = read_volume(stack, convert)

@@ -1,19 +1,31 @@
 """Images as SimpleITK reads them, on grids along the axes of patient coordinates."""
 
 import gzip
+import math
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from engine.errors import VolumeError
+from engine.errors import VolumeError, shortened
 from engine.model.arrays import F32
 from engine.model.grid import Grid
+from storage.dicom.sanity import LARGEST_COORDINATE_MM
+from storage.volumes.sanity import (
+    MOST_STRUCTURES,
+    naming,
+    require_file,
+    require_held,
+    require_packed,
+    require_place,
+    without_chatter,
+)
 
 IMAGE_ENDINGS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 _STRAIGHT_MM = 0.02
@@ -21,6 +33,7 @@ _STRAIGHT_MM = 0.02
 _SAME_FRAME_MM = 0.5
 _ANATOMICAL = re.compile(r"(right|left)-(anterior|posterior)-(superior)|ras|las|lps", re.IGNORECASE)
 """Spaces of NRRD that say which side is left; of those SimpleITK knows these, and takes all others for LPS."""
+_LONGEST_HEADER = 1 << 20
 _NIFTI_1, _NIFTI_2 = 348, 540  # sizes of the headers, with which they begin
 
 
@@ -51,24 +64,97 @@ def read_image(path: Path) -> Any:
     VolumeError
         If the file cannot be read, has other dimensions, or does not say how its axes lie in the patient.
     """
+    require_file(path)
+    data_file(path)
+    with naming(path), without_chatter():
+        return _read_image(path)
+
+
+def _read_image(path: Path) -> Any:
     try:
-        image = SimpleITK.ReadImage(str(path))
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        n_voxel, n_layer = math.prod(reader.GetSize()), reader.GetNumberOfComponents()
+        if n_layer > MOST_STRUCTURES:
+            raise VolumeError(
+                f"'{path.name}' has {n_layer} numbers a voxel (at most {MOST_STRUCTURES} can be)"
+            )
+        n_byte = n_voxel * n_layer * _pixel_bytes(reader.GetPixelID())
+        require_held(path, n_voxel, n_byte)
+        data = data_file(path)
+        require_packed(path, path.stat().st_size + (0 if data is None else data.stat().st_size), n_byte)
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _require_whole_nifti(path, n_voxel * n_layer)
+        image = reader.Execute()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise VolumeError(
-            f"'{path.name}' cannot be read ({lines[-1] if lines else error}): damaged, incomplete or no image of this "
-            "sort; write it again"
+            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or "
+            "no image of this sort; write it again"
         ) from error
     if image.GetDimension() != 3 or min(image.GetSize()) < 1:
         raise VolumeError(
             f"'{path.name}' has {image.GetDimension()} dimensions of size {image.GetSize()}; it needs three"
         )
+    placed = np.array([*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection()])
+    if not np.isfinite(placed).all() or np.abs(placed).max() > LARGEST_COORDINATE_MM:
+        raise VolumeError(
+            f"'{path.name}' does not say in numbers that can be where it lies; write it again in mm"
+        )
+    require_place(path, Grid((0.0, 0.0, 0.0), image.GetSpacing(), (1, 1, 1)))
     _require_axes(image, path)
     straight = SimpleITK.DICOMOrient(image, "LPS")
     for key in image.GetMetaDataKeys():
         if key.startswith("Segment"):
             straight.SetMetaData(key, image.GetMetaData(key))
     return straight
+
+
+def _require_whole_nifti(path: Path, n_number: int) -> None:
+    """Refuse a NIfTI file that was cut short, of which SimpleITK reads what is not there as if it were.
+
+    Raises
+    ------
+    VolumeError
+        If so, or if its voxels are in another file.
+    """
+    try:
+        with _opened_nifti(path) as stream:
+            header = stream.read(_NIFTI_2)
+            order = "<" if struct.unpack("<i", header[:4])[0] in (_NIFTI_1, _NIFTI_2) else ">"
+            first = struct.unpack(f"{order}i", header[:4])[0] == _NIFTI_1
+            magic = header[344:347] if first else header[4:7]
+            begin = struct.unpack_from(f"{order}{'f' if first else 'q'}", header, 108 if first else 168)[0]
+            # Not the size of SimpleITK's numbers, which are larger where the file has a slope.
+            n_byte = n_number * struct.unpack_from(f"{order}h", header, 72 if first else 14)[0] // 8
+            held = len(header)
+            while part := stream.read(1 << 20):
+                held += len(part)
+                if held >= begin + n_byte:
+                    break
+    except (EOFError, OSError, struct.error, zlib.error) as error:
+        raise VolumeError(
+            f"'{path.name}' cannot be read ({shortened(str(error))}): damaged or cut short; write it again"
+        ) from error
+    if magic not in (b"n+1", b"n+2"):
+        raise VolumeError(
+            f"'{path.name}' says its voxels are in another file; write the image as a single file"
+        )
+    if not 0 <= begin <= held - n_byte:
+        raise VolumeError(
+            f"'{path.name}' has {held} bytes, and says it has {n_byte} of voxels from byte {begin:g} on: cut short; "
+            "write it again"
+        )
+
+
+def _opened_nifti(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _pixel_bytes(pixel_id: int) -> int:
+    """Return how many bytes a number of an image has."""
+    return max(1, int("".join(filter(str.isdigit, SimpleITK.GetPixelIDValueAsString(pixel_id))) or 64) // 8)
 
 
 def _require_axes(image: Any, path: Path) -> None:
@@ -122,7 +208,7 @@ def _require_one_frame(image: Any, path: Path) -> None:
 
 def _is_left_handed(path: Path) -> bool:
     """Return whether pixdim[0] of a NIfTI file is negative, that is, the third axis is flipped (SimpleITK hides it)."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with _opened_nifti(path) as stream:
         header = stream.read(112)
     order = "<" if struct.unpack("<i", header[:4])[0] in (_NIFTI_1, _NIFTI_2) else ">"
     form, begin = ("f", 76) if struct.unpack(f"{order}i", header[:4])[0] == _NIFTI_1 else ("d", 104)
@@ -167,6 +253,7 @@ def straight_grid(image: Any) -> Grid:
     dx_mm, dy_mm, dz_mm = image.GetSpacing()
     low_mm, high_mm = corners.min(axis=0), corners.max(axis=0)
     nx, ny, nz = (int(n) + 1 for n in np.ceil((high_mm - low_mm) / (dx_mm, dy_mm, dz_mm) - 1e-6))
+    require_held(Path("the interpolated image"), nx * ny * nz, 4 * nx * ny * nz)
     x_mm, y_mm, z_mm = low_mm.tolist()
     return Grid((x_mm, y_mm, z_mm), (dx_mm, dy_mm, dz_mm), (nz, ny, nx))
 
@@ -188,24 +275,58 @@ def onto(image: Any, grid: Grid, outside: float = 0.0) -> F32:
 
 
 def data_file(path: Path) -> Path | None:
-    """Return the file that a header (.nhdr, .mhd) says its numbers are in; None for files that hold them themselves.
+    """Return the file that a header says its numbers are in; None for files that hold them themselves.
+
+    NRRD and MetaImage may name another file whatever their own is called (https://teem.sourceforge.net/nrrd/format.html,
+    section 5; ElementDataFile of MetaImage). It must lie beside the header: files from outside are not to choose what
+    else is read.
 
     Raises
     ------
     VolumeError
-        If the header names none, or several, or one that is not there.
+        If the header names none where it must, or several, or one that is not beside it.
     """
-    keys = {".nhdr": ("data file", "datafile"), ".mhd": ("elementdatafile",)}.get(path.suffix.lower())
+    ending = path.suffix.lower()
+    keys = {
+        ".nhdr": ("data file", "datafile"), ".nrrd": ("data file", "datafile"),
+        ".mhd": ("elementdatafile",), ".mha": ("elementdatafile",),
+    }.get(ending)  # fmt: skip
     if keys is None:
         return None
-    for line in path.read_bytes()[:65536].decode("latin-1").splitlines():
+    require_file(path)
+    with path.open("rb") as stream:
+        begin = stream.read(_LONGEST_HEADER)
+    named = []
+    ended = False
+    for line in begin.decode("latin-1").split("\n"):
+        ended = not line.strip() and keys[0] == "data file"  # an empty line ends the header of NRRD
+        if ended:
+            break
         key, _, value = line.replace(":", "=", 1).partition("=")
-        if key.strip().lower() in keys:
-            file = path.parent / value.strip()
-            if value.strip().upper().startswith(("LIST", "LOCAL")) or "%" in value or not file.is_file():
-                raise VolumeError(
-                    f"'{path.name}' says its numbers are in '{value.strip()}' (one file beside it is needed); write "
-                    "the image as a single file"
-                )
-            return file
-    raise VolumeError(f"'{path.name}' names no data file; write the image as a single file")
+        if "".join(key.lower().split()) in [name.replace(" ", "") for name in keys]:
+            named.append(value.strip())
+            ended = keys[0] == "elementdatafile"  # the last line of that of MetaImage
+            if ended:
+                break
+    own = ending in (".nrrd", ".mha")
+    if len(begin) == _LONGEST_HEADER and not ended:
+        raise VolumeError(f"'{path.name}' has a header that does not end; write it again")
+    if own and all(name.upper() == "LOCAL" for name in named):
+        return None
+    if not named:
+        raise VolumeError(f"'{path.name}' names no data file; write the image as a single file")
+    name = named[0]
+    file = path.parent / name
+    if (
+        len(named) > 1
+        or name.upper().startswith(("LIST", "LOCAL"))
+        or "%" in name
+        or name != Path(name).name
+        or not file.is_file()
+    ):
+        raise VolumeError(
+            f"'{path.name}' says its numbers are in '{shortened(name)}' (one file beside it is needed); write the "
+            "image as a single file"
+        )
+    require_file(file)
+    return file

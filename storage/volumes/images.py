@@ -21,6 +21,7 @@ from storage.volumes.hounsfield import LOWEST_HU, require_hounsfield
 from storage.volumes.label import label_of
 from storage.volumes.masks import Region, read_regions
 from storage.volumes.position import position_of
+from storage.volumes.sanity import naming
 
 
 def read_volume_case(
@@ -53,6 +54,11 @@ def read_volume_case(
             f"'{ct.name}' is none of the files that can be read (.npz, {', '.join(IMAGE_ENDINGS)}); DICOM is given as "
             "a folder"
         )
+    with naming(ct):
+        return _read(ct, structures, position, name)
+
+
+def _read(ct: Path, structures: Sequence[Path], position: PatientPosition | None, name: str | None) -> Case:
     place, position_notes = position_of(None, position, ct.name)
     image = read_image(ct)
     if image.GetNumberOfComponentsPerPixel() != 1:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from engine.errors import VolumeError
+from engine.errors import VolumeError, shortened
 from engine.geometry.resample import average_onto
 from engine.model.arrays import F32
 from engine.model.grid import Grid
 from storage.volumes.frames import IMAGE_ENDINGS, is_straight, onto, read_image, straight_volume
+from storage.volumes.sanity import LARGEST_TABLE_BYTES, MOST_STRUCTURES, naming, require_file, shown_name
 
 _SAME_PLACE_MM = 1e-3
 _MOST_LABELS = 4096
@@ -59,6 +60,11 @@ def read_regions(path: Path, grid: Grid) -> list[Region]:
     VolumeError
         If the file is no mask, or a label map without names.
     """
+    with naming(path):
+        return _read_regions(path, grid)
+
+
+def _read_regions(path: Path, grid: Grid) -> list[Region]:
     image = read_image(path)
     labels = _slicer_labels(image) or _table_labels(path)
     n_layer = image.GetNumberOfComponentsPerPixel()
@@ -73,7 +79,12 @@ def read_regions(path: Path, grid: Grid) -> list[Region]:
                 f"'{path.name}' has {len(layers)} numbers a voxel and no names of segments; it is no mask"
             )
         labels = [_Label(stem(path), 0, None)]
-    return [Region(label.name, *_coverage(_mask(layers[label.layer], label, path), grid)) for label in labels]
+    if len(labels) > MOST_STRUCTURES:
+        raise VolumeError(f"'{path.name}' has {len(labels)} structures (at most {MOST_STRUCTURES} are read)")
+    return [
+        Region(shown_name(label.name), *_coverage(_mask(layers[label.layer], label, path), grid))
+        for label in labels
+    ]
 
 
 def stem(path: Path) -> str:
@@ -113,6 +124,7 @@ def _table_labels(path: Path) -> list[_Label]:
     if not table.is_file():
         return []
     try:
+        require_file(table, LARGEST_TABLE_BYTES)
         held = tomllib.loads(table.read_text(encoding="utf-8"))
         labels = held["labels"]
         found = [_Label(str(name), 0, int(value)) for value, name in labels.items() if isinstance(name, str)]
@@ -123,8 +135,11 @@ def _table_labels(path: Path) -> list[_Label]:
         KeyError,
         ValueError,
         AttributeError,
+        RecursionError,
     ) as error:
-        raise VolumeError(f"'{table.name}' is no table of names ({error}); {_TABLE}") from error
+        raise VolumeError(
+            f"'{table.name}' is no table of names ({shortened(str(error))}); {_TABLE}"
+        ) from error
     if len(found) != len(labels) or set(held) != {"labels"} or not found:
         raise VolumeError(f"'{table.name}' is no table of names; {_TABLE}")
     return found
@@ -137,7 +152,8 @@ def _check_labels(labels: list[_Label], layers: list[Any], path: Path) -> None:
     for label in labels:
         if not 0 <= label.layer < len(layers) or not label.name:
             raise VolumeError(
-                f"'{path.name}': segment '{label.name}' has no name, or is in layer {label.layer} of {len(layers)}"
+                f"'{path.name}': segment '{shortened(label.name)}' has no name, or is in layer {label.layer} of "
+                f"{len(layers)}"
             )
     for number, layer in enumerate(layers):
         values = _values(layer, path)

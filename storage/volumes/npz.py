@@ -1,21 +1,29 @@
 """Read a case from a NumPy archive in the format that docs/volumes.md describes."""
 
 import json
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import CaseError, VolumeError
+from engine.errors import VolumeError, shortened
 from engine.model.arrays import F32
 from engine.model.case import Case, PatientPosition, Structure, StructureKind
 from engine.model.grid import Grid
 from storage.volumes.hounsfield import require_hounsfield
 from storage.volumes.label import label_of
 from storage.volumes.position import position_of
+from storage.volumes.sanity import (
+    MOST_STRUCTURES,
+    naming,
+    require_file,
+    require_held,
+    require_place,
+    shown_name,
+)
 
 KINDS: dict[str, StructureKind] = {
     "EXTERNAL": "EXTERNAL",
@@ -35,6 +43,7 @@ REQUIRED = (
     "structure_nvox",
     "mask_bits",
 )
+OPTIONAL = ("x_mm", "y_mm", "z_mm", "structure_is_external", "meta_json")
 CT_TYPES = ("int16", "int32", "float32", "float64")
 CENTRE_TOLERANCE_MM = 1e-3
 
@@ -56,6 +65,12 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
     VolumeError
         If the file is damaged or does not keep to the format; the message names the key.
     """
+    require_file(path)
+    with naming(path):
+        return _read(path, name, position)
+
+
+def _read(path: Path, name: str | None, position: PatientPosition | None) -> Case:
     held = _load(path)
     absent = [key for key in REQUIRED if key not in held]
     if absent:
@@ -63,10 +78,8 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
             f"'{path.name}' has no {' and no '.join(absent)}; see docs/volumes.md for the format"
         )
     ct_hu, notes = _ct(held["ct_hu"], path)
-    try:
-        grid = _grid(held, ct_hu.shape, path)
-    except CaseError as error:
-        raise VolumeError(f"'{path.name}': {error}") from error
+    grid = _grid(held, ct_hu.shape, path)
+    require_place(path, grid)
     meta = _meta(held, path)
     place, position_notes = position_of(meta.get("patient_position"), position, path.name)
     structures, structure_notes = _structures(held, grid, path)
@@ -81,19 +94,44 @@ def read_npz_case(path: Path, name: str | None = None, position: PatientPosition
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return all arrays; those with Python objects inside could run code and are refused."""
+    """Return the arrays that a case has; those with Python objects inside could run code and are refused.
+
+    Sizes are looked at before anything is unpacked: a few bytes can say that they are, or swell to, many GiB.
+    """
     try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise VolumeError(f"'{path.name}' is a single array (an npz archive is needed)")
-            return {key: archive[key] for key in archive.files}
-    except VolumeError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            wanted = {key: members[key] for key in (*REQUIRED, *OPTIONAL) if key in members}
+            require_held(path, 0, sum(member.file_size for member in wanted.values()))
+            return {key: _array(archive, member, key, path) for key, member in wanted.items()}
+    except zipfile.BadZipFile as error:
         raise VolumeError(
-            f"'{path.name}' cannot be read ({error}): damaged, or no npz archive of plain arrays; write it again"
+            f"'{path.name}' cannot be read ({shortened(str(error))}): damaged, or no npz archive of plain arrays; "
+            "write it again"
         ) from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str, path: Path) -> npt.NDArray[Any]:
+    """Return one array of an archive whose header says what its size can hold (numpy.lib.format, version 1 to 3)."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        begin = stream.tell()
+    if dtype.hasobject:
+        raise VolumeError(
+            f"'{path.name}': {key} cannot be read (it holds Python objects, which could run code): write plain arrays"
+        )
+    said = math.prod(int(n) for n in shape) * dtype.itemsize
+    if said != member.file_size - begin:
+        raise VolumeError(
+            f"'{path.name}': {key} says it has shape {shortened(str(shape))} of {dtype}, which are {said} bytes, and "
+            f"has {member.file_size - begin}: damaged; write it again"
+        )
+    require_held(path, math.prod(shape) if key == "ct_hu" else 0, said)
+    with archive.open(member) as stream:
+        array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _ct(values: npt.NDArray[Any], path: Path) -> tuple[F32, tuple[str, ...]]:
@@ -138,8 +176,8 @@ def _meta(held: dict[str, npt.NDArray[Any]], path: Path) -> dict[str, Any]:
         return {}
     try:
         meta = json.loads(str(held["meta_json"]))
-    except json.JSONDecodeError as error:
-        raise VolumeError(f"'{path.name}': meta_json is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise VolumeError(f"'{path.name}': meta_json is not JSON ({shortened(str(error))})") from error
     if not isinstance(meta, dict):
         raise VolumeError(f"'{path.name}': meta_json is not a JSON object")
     return meta
@@ -152,6 +190,10 @@ def _structures(
         held[key] for key in ("structure_names", "structure_types", "structure_nvox", "mask_bits")
     )
     n = names.size
+    if n > MOST_STRUCTURES:
+        raise VolumeError(
+            f"'{path.name}' has {n} structures (at most {MOST_STRUCTURES} are read): write fewer"
+        )
     n_byte = -(-grid.n_voxel // 8)
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
         "structure_names": ("U", (n,)),
@@ -169,14 +211,17 @@ def _structures(
         raise VolumeError(
             f"'{path.name}': mask_bits is {bits.dtype.name} (it must be uint8, from np.packbits)"
         )
-    _check_names(names.tolist(), path)
+    shown = [shown_name(name) for name in names.tolist()]
+    _check_names(shown, path)
     structures: list[Structure] = []
     notes: list[str] = []
-    for name, type_, count, packed in zip(names.tolist(), types.tolist(), counts.tolist(), bits, strict=True):
+    if shown != names.tolist():
+        notes.append("names of structures had control characters or were too long, and were changed")
+    for name, type_, count, packed in zip(shown, types.tolist(), counts.tolist(), bits, strict=True):
         kind = KINDS.get(type_)
         if kind is None:
             raise VolumeError(
-                f"'{path.name}': structure '{name}' has type '{type_}' (known are {', '.join(KINDS)})"
+                f"'{path.name}': structure '{name}' has type '{shortened(type_)}' (known are {', '.join(KINDS)})"
             )
         mask = np.unpackbits(packed, count=grid.n_voxel)
         if int(mask.sum()) != count:
@@ -188,7 +233,7 @@ def _structures(
             notes.append(f"structure '{name}': left out, as it is empty")
             continue
         structures.append(Structure(name, kind, mask.reshape(grid.shape_zyx).astype(np.float32)))
-    _check_external(held, names.tolist(), types.tolist(), path)
+    _check_external(held, shown, types.tolist(), path)
     return tuple(structures), tuple(notes)
 
 

@@ -2,7 +2,7 @@
 
 from typing import cast, get_args
 
-from engine.errors import VolumeError
+from engine.errors import VolumeError, shortened
 from engine.model.case import PatientPosition
 
 POSITIONS: tuple[str, ...] = get_args(PatientPosition)
@@ -37,12 +37,12 @@ def position_of(
     word, _, rest = str(stated).strip().partition(" ")
     if word not in POSITIONS:
         raise VolumeError(
-            f"'{file_name}' states the patient position '{stated}' (known are {', '.join(POSITIONS)})"
+            f"'{file_name}' states the patient position '{shortened(str(stated))}' (known are {', '.join(POSITIONS)})"
         )
     if given is not None and given != word:
         raise VolumeError(
             f"'{file_name}' states the patient position {word}, --position says {given}: leave the option out, or mend "
             "the file"
         )
-    notes = (f"the file states the patient position as '{stated}'",) if rest else ()
+    notes = (f"the file states the patient position as '{shortened(str(stated))}'",) if rest else ()
     return cast(PatientPosition, word), notes

@@ -1,4 +1,4 @@
-"""Import randomly damaged DICOM folders, and check damaged study files, for as long as is asked.
+"""Import randomly damaged DICOM folders and files of voxels, and check damaged study files, for as long as is asked.
 
 ``python -m tests.hostile.fuzz --minutes 60 --seed 1 --out FOLDER``
 
@@ -23,82 +23,104 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-from pydicom.uid import RTPlanStorage
-
 from tests.e2e.small_study import STUDY
-from tests.hostile.good import GRID, good_case, slices, write_good
-from tests.hostile.mutate import damage_attribute, damage_bytes, damage_header, damage_text
+from tests.hostile.good import slices, write_good
+from tests.hostile.good_attached import write_attached, write_enhanced, write_second
+from tests.hostile.good_volumes import write_volumes
+from tests.hostile.mutate import (
+    damage_array,
+    damage_attribute,
+    damage_begin,
+    damage_bytes,
+    damage_header,
+    damage_text,
+)
 
 TIME_LIMIT_S = 60.0
 MEMORY_LIMIT_BYTES = 1 << 30
 """How much more a case may take than a good one."""
 
 
-def good_files() -> dict[str, bytes]:
-    """Return a small folder: CT, structures, dose and plan."""
-    from pydicom import dcmread
-
-    from storage.dicom.uids import InstanceReference
-    from storage.dicom.write_ct import ct_reference
-    from storage.dicom.write_dose import write_dose
-
+def good_files() -> dict[str, dict[str, bytes]]:
+    """Return small good sets of files: slices with all that may lie beside them, a multi-frame CT, files of voxels."""
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        write_good(folder)
-        plan = dcmread(folder / "rt.dcm")
-        plan.SOPClassUID = plan.file_meta.MediaStorageSOPClassUID = RTPlanStorage
-        plan.SOPInstanceUID = plan.file_meta.MediaStorageSOPInstanceUID = f"{plan.SOPInstanceUID[:50]}.1"
-        plan.Modality = "RTPLAN"
-        for keyword in ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence"):
-            delattr(plan, keyword)
-        plan.save_as(folder / "plan.dcm")
-        reference = InstanceReference(RTPlanStorage, plan.SOPInstanceUID)
-        write_dose(
-            folder,
-            GRID,
-            np.ones(GRID.shape_zyx),
-            case_name="small",
-            ct=ct_reference(good_case()),
-            plan=reference,
-        )
-        next(folder.glob("RTDOSE*")).rename(folder / "dose.dcm")
-        for path in slices(folder)[4:]:
+        folders = {name: Path(made) / name for name in ("slices", "frames", "voxels")}
+        for name in ("slices", "frames"):
+            write_good(folders[name])
+        write_attached(folders["slices"])
+        write_second(folders["slices"])
+        for path in slices(folders["slices"])[4:]:
             path.unlink()
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+        write_enhanced(folders["frames"])
+        write_volumes(folders["voxels"])
+        return {
+            name: {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+            for name, folder in folders.items()
+        }
 
 
 Plan = list[tuple[str, str, int]]
 """What is damaged: the file, the kind of damage, and its own seed."""
-DAMAGES = {"bytes": damage_bytes, "header": damage_header, "attribute": damage_attribute}
+DAMAGES = {
+    "bytes": damage_bytes,
+    "header": damage_header,
+    "attribute": damage_attribute,
+    "array": damage_array,
+    "begin": damage_begin,
+}
 
 
-def plan_damage(number: int, seed: int, names: list[str]) -> Plan:
+def plan_damage(number: int, seed: int, sets: dict[str, dict[str, bytes]]) -> Plan:
     """Return what case ``number`` of a seed damages."""
     rng = random.Random(f"{seed} {number}")
-    if rng.random() < 0.1:
+    chance = rng.random()
+    if chance < 0.1:
         return [("study.toml", "text", rng.randrange(1 << 30)) for _ in range(rng.choice((1, 1, 2, 3)))]
-    name = rng.choice(["rt.dcm", "rt.dcm", *names])
+    of = "voxels" if chance < 0.25 else "frames" if chance < 0.3 else "slices"
+    names = sorted(sets[of])
+    favoured = {"slices": ["rt.dcm", "plan.dcm", "ion.dcm", "dose.dcm"], "frames": [], "voxels": ["case.npz"]}
+    name = rng.choice([*favoured[of], *names])
     damages = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
         kind = rng.choice(("attribute", "attribute", "header", "header", "bytes"))
+        if of == "voxels":
+            kind = rng.choice(("array", "bytes") if name.endswith(".npz") else ("begin", "begin", "bytes"))
         damages.append((name, kind, rng.randrange(1 << 30)))
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 and of != "voxels":
             name = rng.choice(names)
     return damages
 
 
-def damaged(files: dict[str, bytes], plan: Plan) -> dict[str, bytes]:
+def set_of(plan: Plan) -> str:
+    """Return which of the good sets a case damages."""
+    if not plan:
+        return "slices"
+    name = plan[0][0]
+    return "frames" if name == "enhanced.dcm" else "slices" if name.endswith(".dcm") else "voxels"
+
+
+def damaged(sets: dict[str, dict[str, bytes]], plan: Plan) -> dict[str, bytes]:
     """Return the files of a case."""
     if plan and plan[0][1] == "text":
         text = STUDY
         for _, _, seed in plan:
             text = damage_text(text, random.Random(seed))
         return {"study.toml": text.encode("utf-8", "surrogatepass")}
-    changed = dict(files)
+    changed = dict(sets[set_of(plan)])
     for name, kind, seed in plan:
         changed[name] = DAMAGES[kind](changed[name], random.Random(seed))
     return changed
+
+
+def source_of(plan: Plan) -> list[str]:
+    """Return what is imported: a folder of DICOM, or of the files of voxels the one that was damaged, or needs it."""
+    if set_of(plan) != "voxels":
+        return ["."]
+    name = plan[0][0]
+    if name.startswith("case"):
+        return [name]
+    ending = "nhdr" if name.endswith(".raw.gz") or name.endswith(".raw") else name.split(".", 1)[1]
+    return [f"ct.{ending}", "--structures", f"PTV.{ending}", "--position", "HFS"]
 
 
 def work(pipe: Connection, limit_bytes: int) -> None:
@@ -129,7 +151,9 @@ def work(pipe: Connection, limit_bytes: int) -> None:
             if (case / "study.toml").exists():
                 arguments = ["check", str(case / "study.toml")]
             else:
-                arguments = ["import", str(case), "--store", str(store), "--quiet"]
+                source, *more = source_of(plan)
+                more = [str(case / part) if part.startswith("PTV.") else part for part in more]
+                arguments = ["import", str(case / source), *more, "--store", str(store), "--quiet"]
             started, peak = time.monotonic(), _peak_bytes()
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
@@ -236,7 +260,7 @@ def main() -> None:
     number = given.first
     end = None if given.cases is None else given.first + given.cases
     while time.monotonic() - began < given.minutes * 60.0 and number != end:
-        plan = plan_damage(number, given.seed, sorted(files))
+        plan = plan_damage(number, given.seed, files)
         status, fault, output, took_s, peak = worker.ask(plan)
         outcomes["fault" if fault else {0: "read", 2: "refused"}[status]] += 1
         slowest_s, peak_bytes = max(slowest_s, took_s), max(peak_bytes, peak)

@@ -5,6 +5,7 @@ import random
 import struct
 import warnings
 
+import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_VR
@@ -121,6 +122,50 @@ def _damage(dataset: Dataset, rng: random.Random) -> None:
                 dataset[tag] = RawDataElement(tag, element.VR, 0, b"", 0, False, True)
         case 5:
             dataset.add_new(tag, dictionary_VR(tag), None)
+
+
+def damage_begin(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with damage in the first 400, where the headers of images are, or a number of them changed."""
+    begin, rest = data[:400], data[400:]
+    if rng.random() < 0.5 and any(48 <= byte < 58 for byte in begin):
+        at = rng.choice([n for n, byte in enumerate(begin) if 48 <= byte < 58])
+        return begin[:at] + rng.choice(NASTY_BYTES[4:20]) + begin[at + 1 :] + rest
+    return damage_bytes(begin, rng) + rest
+
+
+def damage_array(data: bytes, rng: random.Random) -> bytes:
+    """Return an npz archive with the bytes, shape, kind or name of one array changed."""
+    try:
+        with np.load(io.BytesIO(data)) as archive:
+            held = dict(archive)
+    except Exception:  # damaged before
+        return damage_bytes(data, rng)
+    key = rng.choice(sorted(held))
+    array, out = held[key], io.BytesIO()
+    match rng.randrange(6):
+        case 0:
+            del held[key]
+        case 1:
+            held[key] = array.astype(rng.choice(("f4", "f8", "i2", "u1", "c8", "U3", "S5", "?", "M8[s]"))) if (
+                array.dtype.kind in "iufb"
+            ) else np.zeros(3)  # fmt: skip
+        case 2:
+            held[key] = array.reshape(-1)[: rng.randrange(array.size + 1)]
+        case 3:
+            if array.dtype.kind in "iuf" and array.size:
+                changed = array.astype("f8").copy()
+                changed.reshape(-1)[rng.randrange(array.size)] = rng.choice(
+                    (np.nan, np.inf, -1.0, 1e300, 0.0, 1e9)
+                )
+                held[key] = changed
+            else:
+                held[key] = np.array(["\x1b[2J", "x" * 9000])
+        case 4:
+            held[key] = held[rng.choice(sorted(held))]
+        case 5:
+            held[key] = np.expand_dims(array, 0)
+    np.savez(out, **held)
+    return damage_bytes(out.getvalue(), rng) if rng.random() < 0.2 else out.getvalue()
 
 
 def damage_text(text: str, rng: random.Random) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.attached_kinds import ATTACHED
 from tests.hostile.dicom_kinds import KINDS, TRICKS
 from tests.hostile.good import write_good
+from tests.hostile.good_attached import write_attached
 
 MEMORY_LIMIT_BYTES = 1 << 30
 TIME_LIMIT_S = 60.0
@@ -20,6 +22,11 @@ CHOSEN = (
     [name for name, kind in KINDS.items() if kind.slow]
     + list(TRICKS)
     + ["65535 by 65535 pixels", "a run-length bomb"]
+    + [
+        "a million control points",
+        "a dose of 65535 by 65535 by 65535 points",
+        "sequences in a plan, 20000 deep",
+    ]
 )
 
 
@@ -74,10 +81,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 @pytest.mark.validate
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_hostile_folder_is_answered_in_bounded_time_and_memory(name, good, tmp_path):
-    kind = KINDS[name]
+    kind = {**KINDS, **ATTACHED}[name]
     folder, store, temporary = tmp_path / "dicom", tmp_path / "store", tmp_path / "tmp"
     shutil.copytree(good[0], folder)
     temporary.mkdir()
+    if name in ATTACHED:
+        write_attached(folder)
     kind.attack(folder)
     status, output, errors, took_s, peak = command(folder, store, temporary)
     print(

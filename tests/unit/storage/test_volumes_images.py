@@ -297,7 +297,7 @@ def test_oblique_nifti_files_do_not_contradict_themselves(tmp_path):
 def test_a_damaged_file_is_refused(ending, tmp_path):
     path = tmp_path / f"ct{ending}"
     path.write_bytes(b"NRRD0004\nnothing")
-    with pytest.raises(VolumeError, match="cannot be read"):
+    with pytest.raises(VolumeError, match=r"cannot be read|no data file"):
         read_volume_case(path, (), "HFS")
 
 
@@ -319,7 +319,7 @@ def test_the_file_of_numbers_is_found_by_its_header(tmp_path):
     for ending in (".nhdr", ".mhd"):
         path = write(image_of(ct), tmp_path / f"ct{ending}")
         assert data_file(path).suffix == ".raw"
-    assert data_file(tmp_path / "ct.nrrd") is None
+    assert data_file(write(image_of(ct), tmp_path / "ct.nrrd")) is None
     path.write_text("NDims = 3\n")
     with pytest.raises(VolumeError, match="names no data file"):
         data_file(path)

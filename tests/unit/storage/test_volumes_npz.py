@@ -117,7 +117,7 @@ BROKEN = {
     "meta a list": ({"meta_json": np.array("[]")}, "no.* JSON object"),
     "no position": ({"meta_json": np.array("{}")}, "give --position"),
     "other position": ({"meta_json": np.array('{"patient_position": "SUPINE"}')}, "known are HFS"),
-    "objects": ({"extra": np.array([{}], dtype=object)}, "plain arrays"),
+    "objects": ({"meta_json": np.array([{}], dtype=object)}, "plain arrays"),
 }
 
 
@@ -146,7 +146,7 @@ def test_a_single_array_is_refused(tmp_path):
     path = tmp_path / "array.npz"
     with path.open("wb") as stream:
         np.save(stream, np.zeros(3))
-    with pytest.raises(VolumeError, match="single array"):
+    with pytest.raises(VolumeError, match="no npz archive"):
         read_npz_case(path)
 
 
