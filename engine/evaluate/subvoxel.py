@@ -103,10 +103,11 @@ def part_doses(
 ) -> None:
     """Find mean and standard deviation of the dose in the covered part of every voxel.
 
-    A neighbour without dose lies outside the body and says nothing of the gradient inside. Towards it dose is taken as
-    level: the slope of the other side, continued to the skin, gave doses that no voxel has. Slopes are limited as in
-    van Leer's scheme (J Comput Phys 32 (1979) 101): none at an extremum, and at most twice the smaller of the slopes
-    to both neighbours, so that no dose inside a voxel goes beyond those around it, and a step of dose stays a step.
+    A neighbour without dose lies outside the body and says nothing of the gradient inside. There, the part's mean is
+    interpolated to the neighbour inside, and dose is level around it: continued outwards to the skin, the slope gave
+    doses that no voxel has. Slopes are limited as in van Leer's scheme (J Comput Phys 32 (1979) 101): none at an
+    extremum, and at most twice the smaller of the slopes to both neighbours, so that no dose inside a voxel goes
+    beyond those around it, and a step of dose stays a step.
 
     Parameters
     ----------
@@ -150,6 +151,11 @@ def part_doses(
                     mean += 0.5 * (up - down) / h * (moments[part, 3 + axis] + r * r)
             else:
                 g[axis] = 0.0
+                r = moments[part, axis]
+                if below > 0.0 and r < 0.0:
+                    mean += (dose - below) / h * r
+                elif above > 0.0 and r > 0.0:
+                    mean += (above - dose) / h * r
             mean += g[axis] * moments[part, axis]
         variance = (
             g[0] * g[0] * moments[part, 3] + g[1] * g[1] * moments[part, 4] + g[2] * g[2] * moments[part, 5]

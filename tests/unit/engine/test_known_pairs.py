@@ -203,3 +203,28 @@ def test_a_dose_that_is_no_number_is_refused(bad: float) -> None:
     dose_gy[3, 3, 3] = bad
     with pytest.raises(CaseError, match="'box' holds values that are not finite"):
         region.dvh(dose_gy)
+
+
+@pytest.mark.parametrize(
+    ("skin_gy", "deep_gy", "scale_mm"), [(20.0, 60.0, 5.0), (5.0, 60.0, 2.0), (60.0, 0.0, 4.0)]
+)
+def test_dose_that_ends_at_the_skin_keeps_its_mean_and_its_extremes(skin_gy, deep_gy, scale_mm):
+    radius_mm, step_mm, n = 36.0, 2.0, 44
+    grid = Grid((0.3 - 0.5 * (n - 1) * step_mm,) * 3, (step_mm,) * 3, (n, n, n))
+
+    def from_centre_mm(*axes_mm):
+        x, y, z = axes_mm
+        return np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+
+    def dose_gy(r_mm):
+        return deep_gy + (skin_gy - deep_gy) * np.exp(-np.maximum(radius_mm - r_mm, 0.0) / scale_mm)
+
+    inside = (np.arange(5) - 2) * step_mm / 5
+    fine_mm = from_centre_mm(*((axis[:, None] + inside).ravel() for axis in grid.centres_mm_xyz))
+    covered = fine_mm < radius_mm
+    coverage = covered.reshape(n, 5, n, 5, n, 5).mean(axis=(1, 3, 5)).astype(np.float32)
+    at_centres = np.where(coverage > 0.0, dose_gy(from_centre_mm(*grid.centres_mm_xyz)), 0.0)
+    dvh = region_from_coverage("BODY", "EXTERNAL", grid, coverage).dvh(at_centres)
+    assert dvh.mean_gy == pytest.approx(dose_gy(fine_mm[covered]).mean(), abs=0.02)
+    assert dvh.max_gy <= at_centres.max() + 0.05
+    assert dvh.min_gy >= at_centres[coverage > 0.0].min() - 1e-6
