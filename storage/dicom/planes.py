@@ -124,7 +124,7 @@ def _numbers(header: Header, keyword: str, value: Any, count: int) -> F64:
         numbers = np.empty(0)
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise DicomError(
-            f"'{header.path.name}' has no usable {keyword} (found '{shortened(str(value))}'; it cannot be placed in the "
-            "patient): export it again"
+            f"'{header.path.name}' has no usable {keyword} (found '{shortened(str(value))}'; it cannot be placed in "
+            "the patient): export it again"
         )
     return numbers

@@ -87,8 +87,8 @@ def _read_image(path: Path) -> Any:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise VolumeError(
-            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or no "
-            "image of this sort; write it again"
+            f"'{path.name}' cannot be read ({shortened(lines[-1] if lines else str(error))}): damaged, incomplete or "
+            "no image of this sort; write it again"
         ) from error
     if image.GetDimension() != 3 or min(image.GetSize()) < 1:
         raise VolumeError(
