@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from engine.errors import CaseError, DicomError, NightbeamError, printable, reason_and_remedy
+from engine.errors import CaseError, DicomError, NightbeamError, VolumeError, printable, reason_and_remedy
 
 LONGEST_MESSAGE = 2000
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
@@ -56,7 +56,7 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 def _tell(error: NightbeamError) -> None:
     """Print the message of an error; names in it come from files, and files from anywhere."""
     text = f"nightbeam: {error}"
-    if isinstance(error, CaseError | DicomError):
+    if isinstance(error, CaseError | DicomError | VolumeError):
         # Lists in our messages are indented; any other line end is part of a name.
         text = re.sub(r"\n(?!  )", "?", text)
     click.echo(printable(text, newlines=True), err=True)

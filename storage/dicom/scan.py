@@ -196,10 +196,8 @@ def scan_folder(folder: Path, advance: Callable[[], None] | None = None) -> Scan
                 header = read_header(path)
                 if header is not None and _kind(header) in NOT_NEEDED:
                     require_sane(header, is_image=False)
-        except DicomError:
-            if KIND_OF_SOP_CLASS.get(class_of_damaged(path)) not in NOT_NEEDED:
-                raise
-            ignored[f"damaged {UID(class_of_damaged(path)).name}"] += 1
+        except DicomError as error:
+            ignored[f"damaged {_not_needed(path, error)}"] += 1
             continue
         if header is None:
             ignored["not DICOM"] += 1
@@ -227,12 +225,22 @@ def _kind(header: Header) -> str | None:
     return "structure_sets" if kind is None and "StructureSetROISequence" in header.dataset else kind
 
 
-def class_of_damaged(path: Path) -> str:
-    """Return the SOP Class by the file meta information alone (PS3.10 section 7.1); empty if that is damaged, too."""
+def _not_needed(path: Path, error: DicomError) -> str:
+    """Return the name of the SOP Class of a damaged file that the case does not depend on.
+
+    Raises
+    ------
+    DicomError
+        The error that its reading ended with, if the case may depend on it, or its file meta information (PS3.10
+        section 7.1) does not say.
+    """
     try:
-        return str(read_file_meta_info(path).get("MediaStorageSOPClassUID") or "")
-    except Exception:  # pydicom raises many kinds on damaged files
-        return ""
+        uid = str(read_file_meta_info(path).get("MediaStorageSOPClassUID") or "")
+    except Exception as unreadable:  # pydicom raises many kinds on damaged files
+        raise error from unreadable
+    if KIND_OF_SOP_CLASS.get(uid) not in NOT_NEEDED:
+        raise error
+    return str(UID(uid).name)
 
 
 def read_header(path: Path) -> Header | None:

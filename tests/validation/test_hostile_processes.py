@@ -18,6 +18,7 @@ from tests.hostile.good_attached import write_attached
 
 MEMORY_LIMIT_BYTES = 1 << 30
 TIME_LIMIT_S = 60.0
+"""Of the processor: what else the machine does must not count."""
 CHOSEN = (
     [name for name, kind in KINDS.items() if kind.slow]
     + list(TRICKS)
@@ -56,14 +57,14 @@ def command(folder: Path, store: Path, temporary: Path) -> tuple[int, str, str, 
                 pid, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if pid:
                     break
-                assert time.monotonic() - began < 2 * TIME_LIMIT_S, "it does not end"
+                assert time.monotonic() - began < 5 * TIME_LIMIT_S, "it does not end"
                 time.sleep(0.02)
         except BaseException:
             process.kill()
             process.wait()
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
-    took_s = time.monotonic() - began
+    took_s = usage.ru_utime + usage.ru_stime
     return process.returncode, out.read_text(), errors.read_text(), took_s, usage.ru_maxrss * 1024
 
 
