@@ -14,7 +14,7 @@ from engine.spec.case import CaseSpec
 from engine.spec.names import NamesSpec
 from flows.naming import rename
 from flows.run import Run
-from storage.cases import KIND, REFERENCE, write_case, write_reference
+from storage.cases import KIND, REFERENCE, structure_names, write_case, write_reference
 from storage.dicom.read_case import Choice, read_folder
 from storage.dicom.sanity import require_modest_files
 from storage.dicom.uids import content_uid
@@ -159,6 +159,15 @@ def imported_before(run: Run, key: str) -> str | None:
     digest = str(record["case"])
     whole = is_whole(run, digest) and attached_is_whole(run.store, digest, record.get("attached", False))
     return digest if whole else None
+
+
+def names_of_case(store: Path, spec: CaseSpec) -> set[str] | None:
+    """Return the names of the structures of a study's case, where the case is a phantom or in the store."""
+    if spec.phantom is not None:
+        return {structure.name for structure in PHANTOMS[spec.phantom]().structures}
+    if spec.imported is None or not store.is_dir() or not Store(store).has_record(NAME, spec.imported):
+        return None
+    return structure_names(Store(store), str(Store(store).read_record(NAME, spec.imported)["case"]))
 
 
 def case_of_study(run: Run, spec: CaseSpec, folder: Path) -> str:

@@ -322,16 +322,18 @@ def import_case(
 
 @main.command(epilog=EPILOG)
 @click.argument("study", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@STORE
 @click.option("--keys", is_flag=True, help="List every key of a study file, with its meaning.")
 @clear_errors
-def check(study: Path | None, keys: bool) -> None:
+def check(study: Path | None, store: Path, keys: bool) -> None:
     """Validate a study file without running it.
 
-    Leaves with status 0 if the file is good and 2 if it is not; every mistake is told with its line.
+    Leaves with status 0 if the file is good and 2 if it is not; every mistake in the file is told with its line. Then
+    structures are looked up, where the case is a phantom or in the store.
     """
-    from engine.phantoms import PHANTOMS
     from engine.physics.hu_table import load_hu_table
     from engine.spec.study import load_study
+    from flows.cases import names_of_case
     from flows.keys import list_keys
     from flows.reading import check_names
     from flows.structures import check_made_names
@@ -341,15 +343,15 @@ def check(study: Path | None, keys: bool) -> None:
     if study is not None:
         found = load_study(study)
         load_hu_table(found.case.hu_table, study.parent)
-        build = PHANTOMS.get(found.case.phantom or "")
-        if build is not None:
-            check_names(found, check_made_names(found, {s.name for s in build().structures}))
+        names = names_of_case(store, found.case)
+        if names is not None:
+            check_names(found, check_made_names(found, names))
         n_scenario = len(found.scenarios.scenarios())
         n_beam = len(found.beams.gantry_deg) or f"the plan '{found.beams.from_plan}'s"
         click.echo(
             f"{study}: '{found.name}' is a good study ({n_beam} beams, {n_scenario} scenarios, "
             f"{len(found.objectives)} objectives, {len(found.goals)} goals); "
-            + ("the phantom has all its structures" if build else "structures are looked up when it is run")
+            + ("the case has all its structures" if names else "structures are looked up when it is run")
         )
     if study is None and not keys:
         raise click.UsageError("give a study file, or --keys")

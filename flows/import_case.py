@@ -103,7 +103,11 @@ def _without_names(run: Run, folder: Path, out: Path, choice: Choice) -> Choice:
 def _tell(case: Case, label: str) -> None:
     """Print size and structures, and beside each name what TG-263 calls it, where that differs."""
     nz, ny, nx = case.grid.shape_zyx
-    click.echo(f"case '{label}': CT of {nx} × {ny} × {nz} voxels, patient position {case.patient_position}")
+    dx_mm, dy_mm, dz_mm = case.grid.spacing_mm_xyz
+    click.echo(
+        f"case '{label}': CT of {nx} × {ny} × {nz} voxels of {dx_mm:.4g} × {dy_mm:.4g} × {dz_mm:.4g} mm, "
+        f"patient position {case.patient_position}"
+    )
     for structure in case.structures:
         volume_cc = float(structure.coverage.sum(dtype="float64")) * case.grid.voxel_volume_mm3 / 1000.0
         found = propose(structure.name)

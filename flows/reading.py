@@ -14,7 +14,7 @@ from engine.spec.study import Study
 from flows.densities import keep_density
 from flows.references import CaseRef
 from flows.run import Run
-from flows.structures import make_structures
+from flows.structures import check_made_names, make_structures
 from storage.cases import read_case
 
 _LEAST_TOLD_FRACTION = 1e-4
@@ -35,8 +35,9 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     if study.case.imported is not None:
         case = replace(case, name=study.case.imported)
     table = load_hu_table(study.case.hu_table, folder)
+    # Before the structures are made, which takes a while.
+    check_names(study, check_made_names(study, {structure.name for structure in case.structures}))
     case, made = make_structures(run, study, case)
-    check_names(study, {structure.name for structure in case.structures})
     _check_empty(study, case)
     _check_goals(study, case)
     density, densities = keep_density(run, study.case, case, table)

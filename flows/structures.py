@@ -21,6 +21,9 @@ _CODE = (
     "engine.structures.surface",
 )
 
+_LEAST_CC = 0.002
+"""Less is what rounding leaves of a structure that was shrunk away, not a volume."""
+
 
 def make_structures(run: Run, study: Study, case: Case) -> tuple[Case, tuple[MadeStructure, ...]]:
     """Return the case with the study's body outline and made structures, and what was made.
@@ -38,7 +41,7 @@ def make_structures(run: Run, study: Study, case: Case) -> tuple[Case, tuple[Mad
     for number, recipe in enumerate(study.structures):
         coverage = _kept(run, case, recipe)
         volume_cc = float(coverage.sum(dtype=np.float64)) * case.grid.voxel_volume_mm3 / 1000.0
-        if volume_cc == 0.0:
+        if volume_cc < _LEAST_CC:
             raise StudyError(
                 f"structures[{number}]: '{recipe.name}' ({recipe.text()}) is empty; check its distances and the "
                 "structures that it is made from"

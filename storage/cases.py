@@ -107,6 +107,11 @@ def stored_name(store: Store, digest: str) -> str:
         return str(attributes["name"])
 
 
+def structure_names(store: Store, digest: str) -> set[str]:
+    """Return the names of a case's structures."""
+    return {name for name, _ in store.read_arrays(KIND, digest, ())[1]["structures"]}
+
+
 def write_reference(store: Store, digest: str, reference: CtReference) -> None:
     """Keep the DICOM identifiers that files made from a case refer to."""
     store.write_record(REFERENCE, digest, asdict(reference))

@@ -132,31 +132,35 @@ def part_doses(
         dose = float(dose_gy[here])
         part = kind_of_part[n]
         mean = dose
+        bend, n_extremum = 0.0, 0
         for axis in range(3):
             at = (here // stride[axis]) % count[axis]
             below = float(dose_gy[here - stride[axis]]) if at > 0 else 0.0
             above = float(dose_gy[here + stride[axis]]) if at < count[axis] - 1 else 0.0
             h = spacing_mm[axis]
+            r = moments[part, axis]
+            g[axis] = 0.0
             if below > 0.0 and above > 0.0:
                 up, down = (above - dose) / h, (dose - below) / h
                 least = 2.0 * min(abs(up), abs(down))
-                g[axis] = 0.5 * (up + down)
-                smooth = up * down < 0.0 or abs(g[axis]) <= least
-                if up * down <= 0.0:
-                    g[axis] = 0.0
-                elif not smooth:
-                    g[axis] = np.sign(up) * least
-                if smooth:
-                    r = moments[part, axis]
-                    mean += 0.5 * (up - down) / h * (moments[part, 3 + axis] + r * r)
-            else:
-                g[axis] = 0.0
-                r = moments[part, axis]
-                if below > 0.0 and r < 0.0:
-                    mean += (dose - below) / h * r
-                elif above > 0.0 and r > 0.0:
-                    mean += (above - dose) / h * r
-            mean += g[axis] * moments[part, axis]
+                slope = 0.5 * (up + down)
+                bent = 0.5 * (up - down) / h * (moments[part, 3 + axis] + r * r)
+                if up * down < 0.0 or up == down == 0.0:
+                    n_extremum += 1
+                    bend += bent
+                elif abs(slope) <= least:
+                    g[axis] = slope
+                    bend += bent
+                else:
+                    g[axis] = np.sign(slope) * least
+            elif below > 0.0 and r < 0.0:
+                mean += (dose - below) / h * r
+            elif above > 0.0 and r > 0.0:
+                mean += (above - dose) / h * r
+            mean += g[axis] * r
+        # The lowest and the highest voxel stay what they are: no plan is to look better at its extremes.
+        if n_extremum < 3:
+            mean += bend
         variance = (
             g[0] * g[0] * moments[part, 3] + g[1] * g[1] * moments[part, 4] + g[2] * g[2] * moments[part, 5]
         ) + 2.0 * (

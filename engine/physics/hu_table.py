@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import CaseError, StudyError
+from engine.errors import CaseError, StudyError, shortened
 from engine.model.arrays import F32
 from engine.physics.stoichiometric import fit, substitute
 
@@ -67,6 +67,7 @@ class HuTable:
         return float(np.interp(hu, self.hu, self.density))
 
 
+_COLUMNS = ("hu", "relative_electron_density")
 BUILT_IN = {
     # For the built-in phantoms only, whose materials are defined by it: air, water and a straight line through both.
     "phantom": HuTable("phantom", (-1000.0, 0.0, 3000.0), (AIR_DENSITY, 1.0, 4.0)),
@@ -98,8 +99,9 @@ def load_hu_table(name: str, folder: Path) -> HuTable:
     path = folder / name
     if not path.is_file():
         raise StudyError(
-            f"HU table '{name}' is neither built in ({', '.join(BUILT_IN)}) nor a file in {folder}; "
-            "give the scanner's own table as a CSV file with the columns hu,relative_electron_density"
+            f"HU table '{name}' is neither built in ({', '.join(BUILT_IN)}) nor a file ({path.resolve()}); "
+            "give the scanner's own table: CSV with the columns hu,relative_electron_density, or TOML "
+            "(docs/methods/electron_density.md)"
         )
     return _from_toml(path) if path.suffix == ".toml" else _from_csv(path)
 
@@ -107,13 +109,20 @@ def load_hu_table(name: str, folder: Path) -> HuTable:
 def _from_csv(path: Path) -> HuTable:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
-        hu = tuple(float(row["hu"]) for row in rows)
-        density = tuple(float(row["relative_electron_density"]) for row in rows)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+            rows = [row for row in csv.reader(line for line in stream if not line.startswith("#")) if row]
+        if not rows or [name.strip() for name in rows[0]] != list(_COLUMNS):
+            raise ValueError(f"its first line is '{shortened(','.join(rows[0] if rows else []))}'")
+        for row in rows[1:]:
+            if len(row) != len(_COLUMNS):
+                # A comma in a number would make two of it, and the density of bone that of water.
+                raise ValueError(
+                    f"the row '{shortened(','.join(row))}' has {len(row)} numbers: a decimal comma?"
+                )
+        hu, density = (tuple(float(row[column]) for row in rows[1:]) for column in (0, 1))
+    except (OSError, ValueError, csv.Error) as error:
         raise StudyError(
-            f"HU table {path.name} cannot be read ({error}); it needs a header line "
-            "hu,relative_electron_density and two numbers in every row"
+            f"HU table {path.name} cannot be read ({error}); it needs the header line {','.join(_COLUMNS)} and two "
+            "numbers in every row, with decimal points"
         ) from error
     return HuTable(path.name, hu, density)
 

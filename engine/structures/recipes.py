@@ -145,8 +145,9 @@ class PtvRecipe(_OfOne):
     def _text(self) -> str:
         x, y, z = self.margins_mm()
         return (
-            f"{self.structure} with margins of {SYSTEMATIC:g} Σ + {RANDOM:g} σ: {x:.3g} mm left and right, "
-            f"{y:.3g} mm front and back, {z:.3g} mm head and feet"
+            f"{self.structure} with margins of {SYSTEMATIC:g} Σ + {RANDOM:g} σ, Σ {_told(self.systematic_mm)} mm, "
+            f"σ {_told(self.random_mm)} mm: {x:.3g} mm left and right, {y:.3g} mm front and back, "
+            f"{z:.3g} mm head and feet"
         )
 
     def _coverage(self, case: Case) -> F32:
@@ -278,3 +279,8 @@ def _offset(coverage: F32, grid: Grid, distance_mm: float) -> F32:
     if distance_mm > 0.0:
         return grow(coverage, grid, Margins.all_round(distance_mm))
     return shrink(coverage, grid, Margins.all_round(-distance_mm))
+
+
+def _told(per_axis: PerAxis) -> str:
+    values = per_axis if isinstance(per_axis, tuple) else (per_axis,)
+    return ", ".join(f"{value:g}" for value in values)

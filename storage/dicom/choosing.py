@@ -23,7 +23,12 @@ def list_series(series: Mapping[str, Sequence[Header]]) -> str:
         f"  {found[0].text('Modality')} {found[0].text('SeriesNumber') or '-'} "
         f"'{found[0].text('SeriesDescription')}', {_size(found)}, {uid}"
         for uid, found in sorted(
-            series.items(), key=lambda item: (item[1][0].text("SeriesNumber").zfill(12), item[0])
+            series.items(),
+            key=lambda item: (
+                item[1][0].text("SeriesNumber").zfill(12),
+                item[1][0].text("SeriesDescription"),
+                item[0],
+            ),
         )
     )
 
@@ -62,7 +67,7 @@ def choose_series(
                 lambda uid: series[uid][0].text("SeriesDescription"),
             ),
         )
-        problem = f"{len(fitting) or 'no'} {kind} series is meant by '{wanted}'"
+        problem = f"'{wanted}' fits {len(fitting) or 'no'} {kind} series"
     if len(fitting) != 1:
         raise DicomError(
             f"{problem}: choose one with {option} TEXT (UID, number, or a part of the description that no other has) "
@@ -86,7 +91,7 @@ def choose_structure_set(headers: Sequence[Header], wanted: str) -> Header:
     )
     if len(fitting) != 1:
         raise DicomError(
-            f"{len(fitting) or 'no'} structure set is meant by '{wanted}': choose one with --structure-set TEXT (UID, "
+            f"'{wanted}' fits {len(fitting) or 'no'} structure set: choose one with --structure-set TEXT (UID, "
             f"or a part of the label that no other has) among\n{list_structure_sets(headers) or '  none'}"
         )
     return fitting[0]

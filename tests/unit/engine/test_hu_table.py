@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,21 @@ def test_table_without_sense_is_refused(
 ) -> None:
     with pytest.raises(StudyError, match=message):
         HuTable("t", hu, density)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "hu,relative_electron_density\n-1000,0,001\n0,0,98\n1000,1,6\n",
+            "'-1000,0,001' has 3 numbers: a decimal comma?",
+        ),
+        ("hu;relative_electron_density\n-1000;0,001\n", "its first line is 'hu;relative_electron_density'"),
+        ("", "its first line is ''"),
+        ("hu,relative_electron_density\n-1000\n", "has 1 numbers"),
+    ],
+)
+def test_commas_that_make_other_numbers_of_a_table_are_refused(tmp_path, text, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(StudyError, match=re.escape(message)):
+        load_hu_table("table.csv", tmp_path)

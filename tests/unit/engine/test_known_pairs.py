@@ -228,3 +228,12 @@ def test_dose_that_ends_at_the_skin_keeps_its_mean_and_its_extremes(skin_gy, dee
     assert dvh.mean_gy == pytest.approx(dose_gy(fine_mm[covered]).mean(), abs=0.02)
     assert dvh.max_gy <= at_centres.max() + 0.05
     assert dvh.min_gy >= at_centres[coverage > 0.0].min() - 1e-6
+
+
+def test_the_highest_and_the_lowest_voxel_are_the_extremes():
+    n = 9
+    grid = Grid((0.0, 0.0, 0.0), (2.0, 2.0, 2.0), (n, n, n))
+    dose_gy = 50.0 + 0.1 * np.random.default_rng(4).random((n, n, n))
+    dose_gy[4, 4, 4], dose_gy[2, 6, 3] = 57.0, 41.0
+    dvh = region_from_coverage("BODY", "EXTERNAL", grid, np.ones((n, n, n), np.float32)).dvh(dose_gy)
+    assert (dvh.min_gy, dvh.max_gy) == pytest.approx((41.0, 57.0))

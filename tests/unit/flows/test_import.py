@@ -62,4 +62,4 @@ def test_second_images_may_be_chosen(folder: Path) -> None:
     assert "MR 8" not in done.output
     wrong = call(folder, "--series", "3", "--structure-set", "first", "--second", "T2")
     assert wrong.exit_code == 2
-    assert "no second image series is meant by 'T2'" in wrong.output
+    assert "'T2' fits no second image series" in wrong.output

@@ -213,9 +213,9 @@ def test_series_is_chosen_by_uid(three_series: Path) -> None:
     ("wanted", "message"),
     [
         (None, "the folder holds 3 CT series"),
-        ("thorax", "2 CT series is meant by 'thorax'"),
-        ("4", "no CT series is meant by '4'"),
-        ("", "no CT series is meant by ''"),
+        ("thorax", "'thorax' fits 2 CT series"),
+        ("4", "'4' fits no CT series"),
+        ("", "'' fits no CT series"),
     ],
 )
 def test_ambiguous_choice_is_answered_with_the_list(
@@ -246,7 +246,7 @@ def test_structure_set_is_chosen_by_label_or_uid(folder: Path) -> None:
     assert [s.name for s in read_case(folder, Choice(structure_set="first")).structures] == ["a"]
     uid = str(dcmread(path).SOPInstanceUID)
     assert [s.name for s in read_case(folder, Choice(structure_set=uid)).structures] == ["b", "c"]
-    with pytest.raises(DicomError, match="2 structure set is meant by 'plan'"):
+    with pytest.raises(DicomError, match="'plan' fits 2 structure set"):
         read_case(folder, Choice(structure_set="plan"))
 
 
