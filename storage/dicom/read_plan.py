@@ -26,9 +26,6 @@ from storage.dicom.scan import Header, read_file
 
 _DOSES = ("TargetPrescriptionDose", "OrganAtRiskMaximumDose", "DeliveryMaximumDose")
 _STILL = ("TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle", "GantryPitchAngle")
-MOST_ITEMS = 200_000
-"""Items of sequences in a file; full arcs and scanned ions have some ten thousand."""
-_ITEM = b"\xfe\xff\x00\xe0"
 _WEIGHT_TOLERANCE = 1e-3
 """Spot weights are single precision numbers, their sums are written as text."""
 
@@ -49,7 +46,6 @@ def read_plan(header: Header) -> ExternalPlan:
     try:
         # Real plans write numbers with too many digits, and dates and names in ways of their own.
         with disable_value_validation():
-            _require_modest(header)
             return _plan(read_file(header.path))
     except DicomError as error:
         raise DicomError(f"the plan '{header.path.name}' {error}") from error
@@ -58,23 +54,6 @@ def read_plan(header: Header) -> ExternalPlan:
             f"the plan '{header.path.name}' cannot be understood ({type(error).__name__}: damaged?): export it "
             "again"
         ) from error
-
-
-def _require_modest(header: Header) -> None:
-    """Refuse a file with more items than a plan has; each of them needs a hundred times its size in memory.
-
-    Raises
-    ------
-    DicomError
-        If so.
-    """
-    with header.path.open("rb") as stream:
-        n_item, end = 0, b""
-        while part := stream.read(1 << 20):
-            n_item += (end + part).count(_ITEM)
-            end = part[-3:]
-    if n_item > MOST_ITEMS:
-        raise DicomError(f"has {n_item} items (control points and others; at most {MOST_ITEMS} are read)")
 
 
 def _plan(dataset: Dataset) -> ExternalPlan:

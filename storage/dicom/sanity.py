@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RTIonPlanStorage, RTPlanStorage
 
 from engine.errors import DicomError, NightbeamError, shortened
 from engine.model.arrays import F64
@@ -29,6 +29,9 @@ LARGEST_COORDINATE_MM = 1e5
 LARGEST_N_FRAME = 1 << 16
 LARGEST_HU = 2e5
 """Stored numbers have 16 bits; some scanners multiply those of metal by ten."""
+MOST_ITEMS = 200_000
+"""Items of sequences in a plan; full arcs and scanned ions have some ten thousand."""
+_ITEM = b"\xfe\xff\x00\xe0"
 _UID = re.compile(r"[0-9.]{1,64}")
 _UID_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_ABSENT = ("StudyInstanceUID", "FrameOfReferenceUID")
@@ -190,6 +193,29 @@ def require_modest_deflation(path: Path) -> None:
                     f"'{path.name}' is deflated and swells to more than {LARGEST_INFLATED_BYTES >> 20} MiB "
                     "(no slice or structure set is that large): export it uncompressed"
                 )
+
+
+def require_modest_plan(path: Path) -> None:
+    """Refuse a plan with more items than one has, before it is read: each needs a hundred times its size in memory.
+
+    Raises
+    ------
+    DicomError
+        If so.
+    """
+    with path.open("rb") as stream:
+        part = stream.read(1024)
+        if RTPlanStorage.encode() not in part and RTIonPlanStorage.encode() not in part:
+            return
+        n_item, end = 0, b""
+        while part:
+            n_item += (end + part).count(_ITEM)
+            end = part[-3:]
+            part = stream.read(1 << 20)
+    if n_item > MOST_ITEMS:
+        raise DicomError(
+            f"'{path.name}' has {n_item} items (control points and others; at most {MOST_ITEMS} are read)"
+        )
 
 
 def require_modest_files(paths: Sequence[Path]) -> None:

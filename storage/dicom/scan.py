@@ -31,7 +31,13 @@ from pydicom.uid import (
 )
 
 from engine.errors import DicomError, printable
-from storage.dicom.sanity import naming, patient_mark, require_modest_deflation, require_sane
+from storage.dicom.sanity import (
+    naming,
+    patient_mark,
+    require_modest_deflation,
+    require_modest_plan,
+    require_sane,
+)
 
 HEADER_KEYWORDS = [
     "SpecificCharacterSet",
@@ -285,6 +291,7 @@ def read_file(path: Path, pixels: bool = True, keywords: Sequence[str] | None = 
         If it is not DICOM.
     """
     require_modest_deflation(path)
+    require_modest_plan(path)
     with path.open("rb") as stream:
         bare = stream.read(132)[128:] != b"DICM" and _begins_bare(path)
     dataset = dcmread(

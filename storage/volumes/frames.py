@@ -303,6 +303,9 @@ def data_file(path: Path) -> Path | None:
         if ended:
             break
         key, _, value = line.replace(":", "=", 1).partition("=")
+        if keys[0] == "elementdatafile" and key.strip().lower() == "ndims" and value.strip() != "3":
+            # The library that reads MetaImage ends the process on numbers that cannot be.
+            raise VolumeError(f"'{path.name}' has {shortened(value.strip())} dimensions; it needs three")
         if "".join(key.lower().split()) in [name.replace(" ", "") for name in keys]:
             named.append(value.strip())
             ended = keys[0] == "elementdatafile"  # the last line of that of MetaImage

@@ -134,7 +134,7 @@ PLANS = {
     "a beam without control points": left(
         plan(lambda d: setattr(d.BeamSequence[0], "ControlPointSequence", Sequence())), "control points"
     ),
-    "a million control points": left(many_points(1_000_000), "1000002 items", slow=True),
+    "a million control points": left(many_points(1_000_000), "damaged RT Plan", slow=True),
     "a gantry angle that is no number": left(in_point("GantryAngle", b"NaN "), "finite"),
     "a weight of 1e999": left(in_point("CumulativeMetersetWeight", b"1e999 "), "finite"),
     "an isocentre in words": left(in_point("IsocenterPosition", b"here\\there\\x "), "understood"),

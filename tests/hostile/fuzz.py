@@ -23,6 +23,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from engine.errors import printable
 from tests.e2e.small_study import STUDY
 from tests.hostile.good import slices, write_good
 from tests.hostile.good_attached import write_attached, write_enhanced, write_second
@@ -165,7 +166,7 @@ def work(pipe: Connection, limit_bytes: int) -> None:
                 fault = f"status {answer.exit_code}"
             elif warned:
                 fault = f"warning {warned[0].category.__name__}: {warned[0].message}"
-            elif any(not c.isprintable() and c != "\n" for c in answer.output) or len(answer.output) > 4000:
+            elif printable(answer.output, newlines=True) != answer.output or len(answer.output) > 4000:
                 fault = "unclear message"
             elif answer.exit_code == 0 and answer.stderr:
                 fault = "noise"

@@ -228,6 +228,7 @@ IMAGES = {
         mha("ElementDataFile = /etc/passwd"), f"{IN_MHA}.*beside it", source="ct.mha"
     ),
     "MHA of 65535 by 65535 by 65535": VolumeKind(mha("DimSize = 65535 65535 65535"), IN_MHA, source="ct.mha"),
+    "MHA of 10^20 dimensions": VolumeKind(mha("NDims = 99999999999999999999"), IN_MHA, source="ct.mha"),
     "MHA with spacing that is no number": VolumeKind(mha("ElementSpacing = nan nan nan"), IN_MHA, source="ct.mha"),
     "NIfTI of 32767 by 32767 by 32767": VolumeKind(
         nifti(40, struct.pack("<4h", 3, 32767, 32767, 32767)), IN_NII, source="ct.nii"
