@@ -34,6 +34,7 @@ _SAME_FRAME_MM = 0.5
 _ANATOMICAL = re.compile(r"(right|left)-(anterior|posterior)-(superior)|ras|las|lps", re.IGNORECASE)
 """Spaces of NRRD that say which side is left; of those SimpleITK knows these, and takes all others for LPS."""
 _LONGEST_HEADER = 1 << 20
+_LONGEST_FIELD = 255
 _NIFTI_1, _NIFTI_2 = 348, 540  # sizes of the headers, with which they begin
 
 
@@ -302,6 +303,11 @@ def data_file(path: Path) -> Path | None:
         ended = not line.strip() and keys[0] == "data file"  # an empty line ends the header of NRRD
         if ended:
             break
+        if len(line) > _LONGEST_FIELD and not line.startswith("#") and ":=" not in line:
+            # The libraries that read these headers overrun buffers of fixed size when they complain of longer ones.
+            raise VolumeError(
+                f"'{path.name}' has a line of {len(line)} letters in its header; write it again"
+            )
         key, _, value = line.replace(":", "=", 1).partition("=")
         if keys[0] == "elementdatafile" and key.strip().lower() == "ndims" and value.strip() != "3":
             # The library that reads MetaImage ends the process on numbers that cannot be.

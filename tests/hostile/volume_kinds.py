@@ -218,7 +218,7 @@ IMAGES = {
         nrrd("data file: ../../secret.raw", name="ct.nhdr"), r"'ct\.nhdr'.*beside it", source="ct.nhdr"
     ),
     "NRRD whose header never ends": VolumeKind(
-        nrrd("content: " + "x" * (1 << 20)), f"{IN_NRRD}.*does not end", source="ct.nrrd"
+        nrrd("content: x\n#" + "x" * (1 << 20)), f"{IN_NRRD}.*does not end", source="ct.nrrd"
     ),
     "NRRD with escapes in its type": VolumeKind(nrrd(f"type: {ESCAPE}"), IN_NRRD, source="ct.nrrd"),
     "NRRD that says gzip and is not": VolumeKind(nrrd("encoding: gzip"), IN_NRRD, source="ct.nrrd"),
@@ -228,6 +228,10 @@ IMAGES = {
         mha("ElementDataFile = /etc/passwd"), f"{IN_MHA}.*beside it", source="ct.mha"
     ),
     "MHA of 65535 by 65535 by 65535": VolumeKind(mha("DimSize = 65535 65535 65535"), IN_MHA, source="ct.mha"),
+    "NRRD with an origin of 70000 letters": VolumeKind(
+        nrrd("space origin: (-5,10,0" + "x" * 70_000), f"{IN_NRRD} has a line", source="ct.nrrd"
+    ),
+    "MHA with a size of 70000 letters": VolumeKind(mha("DimSize = 8 7 " + "6" * 70_000), IN_MHA, source="ct.mha"),
     "MHA of 10^20 dimensions": VolumeKind(mha("NDims = 99999999999999999999"), IN_MHA, source="ct.mha"),
     "MHA with spacing that is no number": VolumeKind(mha("ElementSpacing = nan nan nan"), IN_MHA, source="ct.mha"),
     "NIfTI of 32767 by 32767 by 32767": VolumeKind(
