@@ -35,6 +35,7 @@ from flows.report.summary import (
 )
 from flows.report.write import write_plan_report
 from flows.run import Run
+from storage.dicom.datasets import remove_written
 from storage.digest import digest_of, digest_of_code
 from storage.whole_file import whole_file
 
@@ -55,9 +56,7 @@ def write_results(
 ) -> Path:
     """Write the report (HTML, PDF, JSON), the weights and the plan as DICOM; returns the path of the report's page."""
     summary = plan_summary(run, study, reference, placement, influence, solve, judgement)
-    for earlier in (output / "dicom").glob("*.dcm"):
-        # Another run with this output folder may be faster.
-        earlier.unlink(missing_ok=True)
+    remove_written(output / "dicom")
     maps = fluence_maps(
         placement, MACHINES[study.beams.machine], judgement.weight, study.prescription.fractions
     )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
@@ -10,6 +11,7 @@ from pydicom.valuerep import format_number_as_ds
 from storage.whole_file import whole_file
 
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
+MANUFACTURER = "nightbeam"
 LO_LENGTH = 64
 """Longest Long String (PS3.5 table 6.2-1)."""
 EXPLICIT_LENGTH_LIMIT = 65534
@@ -37,7 +39,7 @@ def new_dataset(
     dataset.StudyTime = ""
     dataset.AccessionNumber = ""
     dataset.Modality = modality
-    dataset.Manufacturer = "nightbeam"
+    dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = "nightbeam"
     dataset.ReferringPhysicianName = ""
     dataset.OperatorsName = ""
@@ -68,7 +70,26 @@ def save(dataset: Dataset, folder: Path, transfer_syntax_uid: UID = ExplicitVRLi
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = transfer_syntax_uid
     dataset.file_meta = meta
-    path = folder / f"{dataset.Modality}.{dataset.SOPInstanceUID}.dcm"
+    path = folder / _file_name(dataset)
     with whole_file(path) as aside:
         dataset.save_as(aside, enforce_file_format=True)
     return path
+
+
+def remove_written(folder: Path) -> None:
+    """Remove what `save` wrote into ``folder`` before; files of others stay, for nobody else may have them."""
+    for path in folder.glob("*.dcm"):
+        try:
+            header = dcmread(
+                path, stop_before_pixels=True, specific_tags=["Manufacturer", "Modality", "SOPInstanceUID"]
+            )
+            own = (header.Manufacturer, path.name) == (MANUFACTURER, _file_name(header))
+        except Exception:
+            continue
+        if own:
+            # Another run with this folder may be faster.
+            path.unlink(missing_ok=True)
+
+
+def _file_name(dataset: Dataset) -> str:
+    return f"{dataset.Modality}.{dataset.SOPInstanceUID}.dcm"
