@@ -114,6 +114,8 @@ def _tell(case: Case, label: str) -> None:
         proposal = (
             "" if found is None or found.name == structure.name else f"   TG-263: {found.name}{found.doubt}"
         )
-        click.echo(f"  {structure.kind:9} {structure.name:24} {volume_cc:10.2f} cc{proposal}")
+        click.echo(
+            f"  {structure.kind:9} {structure.name:24} {volume_cc:10.{2 if volume_cc >= 0.1 else 4}f} cc{proposal}"
+        )
     for image in case.images:
         click.echo(f"  {'IMAGE':9} {image.name:24} {f'in {image.unit}' if image.unit else ''}".rstrip())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import CaseError, StudyError
+from engine.errors import CaseError, StudyError, shortened
 from engine.evaluate.goals import parse_goal
 from engine.evaluate.region import region_from_coverage
 from engine.model.case import Case
@@ -64,7 +64,7 @@ def check_names(study: Study, known: set[str]) -> None:
     for key, name in study.structure_names():
         if name not in known:
             raise StudyError(
-                f"{key}: the case has no structure '{name}' (it has: {', '.join(sorted(known))})"
+                f"{key}: the case has no structure '{shortened(name)}' (it has: {', '.join(sorted(known))})"
             )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.errors import StudyError
+from engine.errors import StudyError, shortened
 from engine.model.arrays import F32
 from engine.model.case import Case, Structure
 from engine.spec.study import Study
@@ -70,7 +70,7 @@ def check_made_names(study: Study, names: set[str]) -> set[str]:
         for key, name in recipe.inputs():
             if name not in known:
                 raise StudyError(
-                    f"structures[{number}].{key}: the case has no structure '{name}' "
+                    f"structures[{number}].{key}: the case has no structure '{shortened(name)}' "
                     f"(it has: {', '.join(sorted(known))})"
                 )
         known.add(recipe.name)
