@@ -297,7 +297,7 @@ def test_an_imported_case_that_was_lost_is_asked_for_with_the_command_that_bring
                 return store.read_record("case_reference", digest)
             return read_case(store, digest)
 
-        with pytest.raises(StudyError, match=r"nightbeam import DICOM_DIR --name"):
+        with pytest.raises(StudyError, match=r"nightbeam import SOURCE --name"):
             until_whole(running, work)
 
 
