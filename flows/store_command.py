@@ -116,7 +116,7 @@ def repair(store: Path, quiet: bool) -> None:
     for name in _names_lost(done, names):
         click.echo(
             f"case '{name}' cannot be made again from the store; "
-            f"bring it in with `nightbeam import DICOM_DIR --name {name}`"
+            f"bring it in with `nightbeam import SOURCE --name {name}`"
         )
     left = clear_aside(found)
     if left:

@@ -129,7 +129,7 @@ def test_repair_puts_damage_away_clears_up_and_names_what_has_to_be_imported(sto
     done = call(store, "repair")
     assert done.exit_code == 0, done.output
     assert f"influence {DIGESTS[0]}: damaged, put out of the way" in done.stdout
-    assert "nightbeam import DICOM_DIR --name box" in done.stdout
+    assert "nightbeam import SOURCE --name box" in done.stdout
     assert "1 half-written files removed (500 bytes)" in done.stdout
     assert not store.has_arrays("influence", DIGESTS[0])
     assert len(list_folder(store, "damaged")) == 2
