@@ -93,6 +93,7 @@ def another(*names: str) -> Callable[[Path], None]:
 
 def of_another_plan(dataset: Dataset) -> None:
     dataset.PatientID = "SOMEBODY-ELSE"
+    dataset.FrameOfReferenceUID = ""
     del dataset.ReferencedStructureSetSequence
 
 

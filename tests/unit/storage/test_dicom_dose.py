@@ -1,6 +1,7 @@
 """RT Dose in: our own, those of others, every orientation along the axes, and what must be refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +148,9 @@ def test_files_of_another_patient_are_left_out_and_no_note_names_a_file(tmp_path
     path = changed(tmp_path, lambda dataset: setattr(dataset, "FrameOfReferenceUID", "")).rename(
         tmp_path / "Quixotham.dcm"
     )
-    mine = scan_folder(tmp_path).doses[0].patient
+    mine = scan_folder(tmp_path).doses[0]
     assert len(read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, mine).doses) == 1
-    other = read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, "another")
+    other = read_attached(scan_folder(tmp_path), CT.frame_of_reference_uid, replace(mine, patient="another"))
     assert not other.doses
     assert any("another patient ID" in note for note in other.notes)
     dataset = dcmread(path)
