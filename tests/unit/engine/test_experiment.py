@@ -143,8 +143,9 @@ def test_any_direction_is_flown_from_the_right_side(direction, distance):
     )
     beam = place_beam(asked.beam, build_phantom(asked.phantom, {}))
     unit = np.array(direction) / np.linalg.norm(direction)
-    assert -bev_from_lps(beam, "HFS")[2] == pytest.approx(unit, abs=1e-9)
-    assert source_mm(beam, "HFS") == pytest.approx(-distance * unit, abs=1e-6)
+    # What is nearly along an axis is taken as along it.
+    assert -bev_from_lps(beam, "HFS")[2] == pytest.approx(unit, abs=2e-8)
+    assert source_mm(beam, "HFS") == pytest.approx(-distance * unit, abs=5e-5)
 
 
 def test_field_axes_are_the_phantoms():
