@@ -10,7 +10,7 @@ from pydicom.charset import python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from engine.errors import CaseError, DicomError, printable
+from engine.errors import CaseError, DicomError, printable, shortened
 from engine.geometry.tilted_contours import voxelise_tilted
 from engine.geometry.voxelise import Voxelised, voxelise
 from engine.model.arrays import F64
@@ -216,8 +216,8 @@ def _placing(roi: _Roi, ct: CtReference, header: Header, registrations: Registra
     if "" in (roi.frame_of_reference_uid, ct.frame_of_reference_uid):
         return np.eye(4), ""
     what = (
-        f"structure '{roi.name}' in '{header.path.name}' (frame of reference {roi.frame_of_reference_uid}, the CT: "
-        f"{ct.frame_of_reference_uid})"
+        f"structure '{roi.name}' in '{header.path.name}' (frame of reference "
+        f"{shortened(roi.frame_of_reference_uid)}, the CT: {ct.frame_of_reference_uid})"
     )
     return placing(registrations, roi.frame_of_reference_uid, ct.frame_of_reference_uid, what)
 
