@@ -52,7 +52,7 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
 def _choice(model: type[BaseModel]) -> str:
     """Return the key that chooses this table among several, such as what a structure is made by."""
     for name, field in model.model_fields.items():
-        if get_origin(field.annotation) is Literal:
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
             return f'  {name} = "{get_args(field.annotation)[0]}"'
     return ""
 

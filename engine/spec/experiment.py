@@ -35,10 +35,9 @@ class OfMaterial(Spec):
     density_g_cm3: float | None = Field(None, gt=0.0, description="mass density, if not the material's own")
 
 
-class Slab(OfMaterial):
-    """Everything between two planes."""
+class BetweenPlanes(OfMaterial):
+    """Something that two planes across an axis end."""
 
-    shape: Literal["slab"]
     axis: Axis
     from_mm: float
     to_mm: float
@@ -48,6 +47,12 @@ class Slab(OfMaterial):
         if self.from_mm >= self.to_mm:
             raise ValueError(f"from_mm = {self.from_mm:g} is not below to_mm = {self.to_mm:g}")
         return self
+
+
+class Slab(BetweenPlanes):
+    """Everything between two planes."""
+
+    shape: Literal["slab"]
 
 
 class Box(OfMaterial):
@@ -71,21 +76,12 @@ class Sphere(OfMaterial):
     radius_mm: float = Field(gt=0.0)
 
 
-class Cylinder(OfMaterial):
+class Cylinder(BetweenPlanes):
     """A round rod between two planes."""
 
     shape: Literal["cylinder"]
-    axis: Axis
     centre_mm: Point = Field(description="a point of the cylinder's axis")
     radius_mm: float = Field(gt=0.0)
-    from_mm: float
-    to_mm: float
-
-    @model_validator(mode="after")
-    def _forwards(self) -> Self:
-        if self.from_mm >= self.to_mm:
-            raise ValueError(f"from_mm = {self.from_mm:g} is not below to_mm = {self.to_mm:g}")
-        return self
 
 
 Insert = Annotated[Slab | Box | Sphere | Cylinder, Field(discriminator="shape")]
