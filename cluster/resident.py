@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 from distributed import CancelledError, Client, KilledWorker, get_worker
 
-from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
+from cluster.workers import known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
@@ -244,6 +244,7 @@ class ResidentRows:
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
 
     def _build(self) -> None:
+        want(self._client, len(self._n_bytes))
         # As many as before, if they come back soon: rows that go to fewer workers stay with them.
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker = len(workers)
