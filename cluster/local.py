@@ -58,7 +58,8 @@ class LocalProcesses:
     ) -> None:
         self.n_worker, self._worker_arguments = n_worker, (str(n_thread), *imports)
         self._scheduler_arguments = listen
-        self._certificate = hidden_certificate() if certificate is None else os.open(certificate, os.O_RDONLY)
+        self.certificate = hidden_certificate() if certificate is None else os.open(certificate, os.O_RDONLY)
+        """Descriptor of the certificate that all processes of the cluster have."""
         self._children: dict[str, Child] = {}
         self._n_early_deaths: dict[str, int] = {}
         self._address: Future[str] = Future()
@@ -72,7 +73,7 @@ class LocalProcesses:
 
     def security(self) -> Security:
         """Return what a client of this process needs to be let in."""
-        return security(path_of(self._certificate))
+        return security(path_of(self.certificate))
 
     def address(self) -> str:
         """Return the scheduler's address, waiting for it to start.
@@ -108,7 +109,7 @@ class LocalProcesses:
             self._thread.join()
             os.close(self._wake_in)
             os.close(self._wake_out)
-            os.close(self._certificate)
+            os.close(self.certificate)
 
     def _look_after(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -133,8 +134,8 @@ class LocalProcesses:
             else ["worker", role, *self._worker_arguments]
         )
         kind, *more = arguments
-        certificate = str(path_of(self._certificate))
-        child = Child(role, [kind, certificate, *more], [self._certificate])
+        certificate = str(path_of(self.certificate))
+        child = Child(role, [kind, certificate, *more], [self.certificate])
         self._children[role] = child
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)  # type: ignore[arg-type]
         if role != SCHEDULER and self._address.done():

@@ -230,7 +230,8 @@ def _connect(where: str, limit_s: float, security: Security) -> SupervisedClient
         with ThreadPoolExecutor(1) as aside:
             aside.submit(asyncio.run, _shake_hands(where, limit_s, security)).result()
         return SupervisedClient(where, timeout=limit_s, security=security)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+    # The last two: a certificate is needed and there is none, or there is one and the address is not of TLS.
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
         ) from error
