@@ -116,6 +116,7 @@ def _run_flow(
     from engine.spec.study import load_study
     from flows.prefect_server import prefect_api
     from flows.progress import log_to
+    from flows.progress_file import progress_in
     from storage.store import Store
 
     found = load_study(study)  # a mistake in the study is told before anything starts
@@ -125,6 +126,7 @@ def _run_flow(
     study, store, output = study.resolve(), store.resolve(), output.resolve()
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
+        stack.enter_context(progress_in(output, what))
         wait_for_prefect = stack.enter_context(prefect_api(store / "prefect"))
         # The server takes some seconds to start: time to import, to read the case and to start a cluster.
         if what == "plan":

@@ -1,7 +1,6 @@
 """What the commands share: options, and how errors are told. Imports nothing heavy, so that help is quick."""
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,9 +12,8 @@ from typing import Any
 
 import click
 
-from engine.errors import CaseError, DicomError, NightbeamError, VolumeError, printable, reason_and_remedy
+from flows.failures import in_words
 
-LONGEST_MESSAGE = 2000
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that was asked to end by SIGTERM: 143, as a shell reports it."""
 _END_S = 15.0
@@ -71,17 +69,6 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _sigterm_like_ctrl_c():
                 return command(*args, **kwargs)
-        except NightbeamError as error:
-            _tell(error)
-            sys.exit(2)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else "cannot read or write: "
-            text = printable(f"nightbeam: {where}{reason_and_remedy(error)}")
-            click.echo(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …", err=True)
-            sys.exit(2)
-        except MemoryError:
-            click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
-            sys.exit(2)
         except Terminated:
             click.echo("nightbeam: asked to end; the same command goes on where this one was", err=True)
             sys.exit(TERMINATED)
@@ -89,28 +76,10 @@ def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
             sys.exit(130)
         except Exception as error:
-            # Prefect notes an error in its database, and on a full disk fails at that itself.
-            deliberate = _deliberate_behind(error)
-            if deliberate is None:
+            words = in_words(error)
+            if words is None:
                 raise
-            _tell(deliberate)
+            click.echo(f"nightbeam: {words}", err=True)
             sys.exit(2)
 
     return wrapped
-
-
-def _tell(error: NightbeamError) -> None:
-    """Print the message of an error; names in it come from files, and files from anywhere."""
-    text = f"nightbeam: {error}"
-    if isinstance(error, CaseError | DicomError | VolumeError):
-        # Lists in our messages are indented; any other line end is part of a name.
-        text = re.sub(r"\n(?!  )", "?", text)
-    click.echo(printable(text, newlines=True), err=True)
-
-
-def _deliberate_behind(error: BaseException) -> NightbeamError | None:
-    """Return the last deliberate error that was being handled when ``error`` came up."""
-    behind = error.__cause__ or error.__context__
-    while behind is not None and not isinstance(behind, NightbeamError):
-        behind = behind.__cause__ or behind.__context__
-    return behind
