@@ -1,14 +1,14 @@
 """Looks at all workers of a cluster, and has each of them do the known job."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, as_completed
 
 from cluster.known_job import known_bits
-from cluster.seen import Seen, see
+from cluster.seen import Seen, digest_of_packages, see
 from cluster.workers import known_workers, lost_scheduler_told
 
 JOB_S = 300.0
@@ -80,13 +80,15 @@ def look_at_workers(
         info = client.scheduler_info(n_workers=-1)["workers"]
         seen = client.run(_see_worker, on_error="return")
         ahead_s = {address: _clock_ahead_s(client, address) if clocks else 0.0 for address in threads}
-        done = do_on_each(client, threads, known_bits, JOB_S, advance)
+        # Those that have other code, or none, are told of that: what they would compute means nothing.
+        able = [a for a, told in seen.items() if isinstance(told, Seen) and told.code == digest_of_packages()]
+        done = do_on_each(client, able, known_bits, JOB_S, advance)
     workers = []
     for address, n_thread in threads.items():
         told = seen.get(address, "it left in the meantime")
-        bits, job_s, trouble = done[address]
+        bits, job_s, trouble = done.get(address, (None, 0.0, ""))
         if not isinstance(told, Seen):
-            trouble = f"it cannot tell what it is like ({_words(told)})"
+            trouble = _words(told)
         limit = info.get(address, {}).get("memory_limit") or None
         itself = told if isinstance(told, Seen) else None
         workers.append(
@@ -97,7 +99,7 @@ def look_at_workers(
 
 def do_on_each(
     client: Client,
-    workers: Sequence[str] | Mapping[str, int],
+    workers: Sequence[str],
     work: Callable[..., Any],
     limit_s: float,
     advance: Callable[[], None] = lambda: None,

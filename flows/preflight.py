@@ -137,7 +137,7 @@ def _echo_table(workers: "Sequence[Worker]", probed: "Mapping[str, Probed]", her
         if seen is None:
             table.add_row(worker.name, *("?",) * 8)
             continue
-        limit = f" of {gib(worker.limit_bytes)}" if worker.limit_bytes else ""
+        limit = f", limit {gib(worker.limit_bytes)}" if worker.limit_bytes else ""
         delays = (None, None) if probe is None else (probe.there_s, probe.back_s)
         table.add_row(
             worker.name,
