@@ -50,7 +50,7 @@ def main() -> None:
         ("restore", "start a node again that was lost"),
     ):
         commands.add_parser(name, help=what).add_argument("node", choices=NODES)
-    commands.add_parser("restart-controller", help="kill the controller and start it again; jobs go on")
+    commands.add_parser("restart-controller", help="end the controller and start it again; jobs go on")
     given = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("dev_slurm.py: start me as root")
@@ -66,7 +66,7 @@ def main() -> None:
     elif given.command == "restore":
         start_node(given.node)
     else:
-        kill(CONTROLLER, signal.SIGKILL)
+        kill(CONTROLLER, signal.SIGTERM)
         start_controller()
         wait_for(is_controller_up, f"the controller did not come back; see {STATE / 'log'}")
 
@@ -105,10 +105,8 @@ def install() -> None:
 
 def configuration() -> str:
     """Return the text of slurm.conf."""
-    (total_kib,) = (
-        int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal:")
-    )  # fmt: skip
-    mib_per_core = int(total_kib / 1024 * 0.9 / N_NODE / N_CORE)
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    mib_per_core = int(0.9 * total_bytes / N_NODE / N_CORE) >> 20
     host = socket.gethostname().split(".")[0]
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + number} CPUs={N_CORE} "
@@ -158,7 +156,9 @@ def lose(node: str) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     (STATE / "run" / node).unlink(missing_ok=True)
-    print(f"{node} is lost, with {len(victims)} processes; the controller notices within {NODE_TIMEOUT_S} s or so")
+    print(
+        f"{node} is lost, with {len(victims)} processes; the controller notices within {NODE_TIMEOUT_S} s or so"
+    )
 
 
 def stop_all(purge: bool) -> None:
