@@ -1,0 +1,262 @@
+"""The supervisor of worker jobs, with a SLURM that is a few lines of Python; its looks are called one by one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.ends import WorkerEnd
+from cluster.slurm.commands import Job, SlurmAwayError
+from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_end, write_job
+from cluster.slurm.site import SlurmSite
+from cluster.slurm.supervisor import Supervisor
+from cluster.slurm.usage import USAGE, read_usage
+from engine.errors import ClusterError
+
+DAY_S = 86400.0
+
+
+class Slurm:
+    """Jobs that a test moves on by hand."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.error: ClusterError | None = None
+        self.list_error: ClusterError | None = None
+        self.queues_in_spite_of_error = False
+
+    def submit(self, script: Path) -> str | None:
+        if self.error is None or self.queues_in_spite_of_error:
+            number = str(len(self.jobs) + 1)
+            self.jobs[number] = Job(number, "PENDING", 4, None, None, None, "", "Priority")
+        if self.error is not None:
+            raise self.error
+        return number
+
+    def listing(self) -> list[Job]:
+        if self.list_error is not None:
+            raise self.list_error
+        return list(self.jobs.values())
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        for number in ids:
+            self.change(number, state="CANCELLED")
+
+    def change(self, number: str, **changes: object) -> None:
+        self.jobs[number] = replace(self.jobs[number], **changes)
+
+    def begin(self, *numbers: str, left_s: float = DAY_S) -> None:
+        for number in numbers:
+            self.change(number, state="RUNNING", begin_s=time.time() - 10.0, left_s=left_s, host="node1")
+
+    def live(self) -> list[str]:
+        return [job.id for job in self.jobs.values() if not job.has_ended]
+
+
+class Night:
+    """A supervisor with its SLURM, and what it said."""
+
+    def __init__(self, folder: Path, **keys: object) -> None:
+        self.folder, self.slurm, self.said = folder, Slurm(), list[str]()
+        make_folders(folder)
+        self.site = SlurmSite(cores=4, memory_gib=8.0, **{"jobs": 2, "walltime": "1-00", **keys})
+        self.supervisor = Supervisor(self.site, folder, folder / "worker.sh", self.slurm, self.said.append)
+        self.now_s = time.time()
+
+    def look(self, *, after_s: float = 2.0) -> None:
+        self.now_s += after_s
+        self.supervisor.look(self.now_s)
+
+    def work(self, *numbers: str) -> None:
+        """Let the workers of jobs join."""
+        for number in numbers:
+            write_job(self.folder, JobNote(number, "node1", 0.0, [f"tls://node1:{number}"]))
+
+    def begun(self) -> "Night":
+        self.look()
+        self.slurm.begin(*self.slurm.jobs)
+        self.work(*self.slurm.jobs)
+        self.look()
+        return self
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    return Night(tmp_path).begun()
+
+
+def test_as_many_jobs_are_submitted_as_the_file_says(night):
+    assert night.slurm.live() == ["1", "2"]
+    night.look()
+    assert night.slurm.live() == ["1", "2"]
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "FAILED", "COMPLETED", "COMPLETING"])
+def test_a_job_that_ends_is_replaced_whatever_ended_it(night, state):
+    night.slurm.change("1", state=state)
+    night.look()
+    assert night.slurm.live() == ["2", "3"]
+
+
+def test_a_job_that_slurm_forgets_is_replaced(night):
+    del night.slurm.jobs["1"]
+    night.slurm.jobs["9"] = replace(night.slurm.jobs["2"], id="9", state="COMPLETED")
+    night.look()
+    night.look()
+    assert len(night.slurm.live()) == 2
+    assert [line.how for line in read_usage(night.folder / USAGE) if line.job == "1"] == ["lost"]
+
+
+def test_the_replacement_is_in_the_queue_before_the_walltime_is_over(night):
+    night.slurm.change("1", left_s=400.0)
+    night.look()
+    assert night.slurm.live() == ["1", "2", "3"]
+    night.look()
+    assert night.slurm.live() == ["1", "2", "3"]
+
+
+def test_where_jobs_wait_for_long_the_replacement_is_submitted_earlier(night):
+    night.slurm.change("1", left_s=3600.0)
+    night.look()
+    assert night.slurm.live() == ["1", "2"]
+    night.supervisor._waits_s = [7200.0]
+    night.look()
+    assert night.slurm.live() == ["1", "2", "3"]
+
+
+def test_nothing_is_concluded_while_slurm_is_away(night):
+    night.slurm.list_error = SlurmAwayError("squeue failed: timed out")
+    for _ in range(5):
+        night.look()
+    night.slurm.list_error = None
+    night.look()
+    assert night.slurm.live() == ["1", "2"]
+    assert [text for text in night.said if "SLURM" in text or "squeue" in text] == [
+        "squeue failed: timed out; worker jobs that run go on, asking again until it answers",
+        "SLURM answers again",
+    ]
+
+
+def test_a_job_that_is_queued_although_sbatch_failed_counts(tmp_path):
+    night = Night(tmp_path)
+    night.slurm.error, night.slurm.queues_in_spite_of_error = SlurmAwayError("sbatch failed: timed out"), True
+    night.look()
+    night.slurm.error = None
+    night.look()
+    night.look()
+    assert night.slurm.live() == ["1", "2"]
+
+
+def test_a_refused_job_ends_the_cluster_with_the_reason(tmp_path):
+    night = Night(tmp_path)
+    night.slurm.error = ClusterError("sbatch failed: invalid partition specified: nope")
+    night.look()
+    with pytest.raises(ClusterError, match="does not take the worker jobs: .*invalid partition specified: nope"):
+        night.supervisor.expects_workers()
+
+
+def test_a_limit_of_submissions_is_no_end_where_jobs_run_already(night):
+    night.slurm.change("1", state="PREEMPTED")
+    night.slurm.error = ClusterError("sbatch failed: QOSMaxSubmitJobPerUserLimit")
+    night.look()
+    assert night.supervisor.failure() is None
+    night.slurm.error = None
+    night.look(after_s=61.0)
+    assert night.slurm.live() == ["2", "3"]
+
+
+def test_jobs_that_fail_at_once_again_and_again_end_the_cluster_with_their_last_words(tmp_path):
+    night = Night(tmp_path, jobs=1)
+    (tmp_path / "logs").mkdir()
+    for number in range(1, 6):
+        night.look(after_s=200.0)
+        assert night.slurm.live() == [str(number)]
+        night.slurm.begin(str(number))
+        night.slurm.change(str(number), state="FAILED")
+        (tmp_path / "logs" / f"nightbeam-{tmp_path.name}-{number}.log").write_text("module: not found\n")
+    night.look()
+    with pytest.raises(ClusterError, match=r"5 worker jobs in a row .* job 5 on node1 \(failed\).* module: not found"):
+        night.supervisor.expects_workers()
+    night.look(after_s=1000.0)
+    assert night.slurm.live() == []
+
+
+def test_jobs_whose_workers_joined_may_fail_as_often_as_they_like(tmp_path):
+    night = Night(tmp_path, jobs=1)
+    for number in range(1, 12):
+        night.look(after_s=200.0)
+        night.work(str(number))
+        night.slurm.begin(str(number))
+        night.slurm.change(str(number), state="FAILED")
+    night.look()
+    assert night.supervisor.failure() is None
+
+
+def test_why_jobs_wait_is_told_once(tmp_path):
+    night = Night(tmp_path)
+    for _ in range(20):
+        night.look()
+    assert [text for text in night.said if "Priority" in text] == [
+        "worker jobs wait in SLURM's queue: Priority; waiting for them (Ctrl-C stops, and nothing is lost)"
+    ]
+    assert night.supervisor.expects_workers() == "2 of 2 worker jobs wait in SLURM's queue (Priority)"
+
+
+def test_more_to_do_brings_more_jobs_and_less_brings_fewer_after_a_while(tmp_path):
+    night = Night(tmp_path, jobs=None, jobs_min=1, jobs_max=3).begun()
+    assert night.slurm.live() == ["1"]
+    night.supervisor.want(1000)
+    night.look()
+    assert night.slurm.live() == ["1", "2", "3"]
+    night.slurm.begin("2", left_s=3600.0)
+    night.work("2")
+    night.supervisor.want(3)
+    night.look()
+    night.look(after_s=30.0)
+    assert night.slurm.live() == ["1", "2", "3"]
+    night.look(after_s=31.0)
+    # The one that waits is cancelled; of those that run, the one that would end first leaves when it is done.
+    assert night.slurm.live() == ["1", "2"]
+    assert is_asked_to_leave(tmp_path, "2")
+    assert not is_asked_to_leave(tmp_path, "1")
+
+
+def test_a_job_that_slurm_starts_again_is_counted_in_parts(night):
+    night.slurm.change("1", state="PENDING", begin_s=None, left_s=None, host="", reason="BeginTime")
+    night.look()
+    assert night.slurm.live() == ["1", "2"]
+    assert [(line.job, line.how) for line in read_usage(night.folder / USAGE)] == [("1", "preempted")]
+
+
+def test_the_end_of_a_worker_is_what_its_keeper_notes(night):
+    end = WorkerEnd("tls://node1:1", "memory", "it used 9 GiB", 9 << 30, 8 << 30)
+    write_end(night.folder, end)
+    assert night.supervisor.why("tls://node1:1") == end
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "words"),
+    [
+        ("NODE_FAIL", "left", "job 1 on node1: lost its node"),
+        ("CANCELLED", "left", "job 1 on node1: was cancelled"),
+        ("OUT_OF_MEMORY", "memory", "job 1 ran out of memory"),
+    ],
+)
+def test_without_a_note_the_state_of_the_job_says_why_its_worker_ended(night, state, cause, words):
+    night.slurm.change("1", state=state)
+    night.look()
+    end = night.supervisor.why("tls://node1:1")
+    assert (end.cause, end.words) == (cause, words)
+
+
+def test_all_jobs_are_cancelled_and_counted_at_the_end(night):
+    night.supervisor.close()
+    assert night.slurm.live() == []
+    lines = read_usage(night.folder / USAGE)
+    assert [(line.job, line.host, line.cores, line.how) for line in lines] == [
+        ("1", "node1", 4, "completed"),
+        ("2", "node1", 4, "completed"),
+    ]
+    assert all(line.end - line.begin == pytest.approx(10.0, abs=60.0) for line in lines)
