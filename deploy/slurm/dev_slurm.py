@@ -34,7 +34,7 @@ CONTROLLER, KEYS = "slurmctld", "munged"
 _PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
 _MARK = "SLURM_DEV_PART"
 _END_S = 10.0
-_UP_S = 60.0
+_UP_S = 120.0
 
 
 def main() -> None:

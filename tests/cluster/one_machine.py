@@ -50,7 +50,6 @@ class OneMachine:
             "SLURM_DEV_NODES": str(n_node),
             "SLURM_DEV_CPUS": str(n_core),
             "SLURM_DEV_GRACE": "3",
-            "SLURM_DEV_REQUEUE_WAIT": "3",
             "SLURM_DEV_NODE_TIMEOUT": "10",
             "SLURM_CONF": str(folder / "slurm.conf"),
         }
@@ -113,7 +112,7 @@ def one_machine(n_node: int = 2, n_core: int = 2) -> Iterator[OneMachine]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(condition: Callable[[], object], what: str, limit_s: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = 300.0) -> None:
     """Wait for something, and fail if it does not happen."""
     until_s = time.monotonic() + limit_s
     while not condition():
