@@ -1,18 +1,23 @@
-"""A cluster to compute on: local processes, or a scheduler that already runs."""
+"""A cluster to compute on: local processes, jobs of a SLURM cluster, or a scheduler that already runs."""
 
 import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from distributed import Client
+from distributed import Client, Security
 from distributed.comm.core import connect
 
+from cluster.ends import WorkerEnd
 from cluster.local import START_S, LocalProcesses
-from cluster.workers import known_workers
+from cluster.slurm.cluster import SlurmCluster
+from cluster.slurm.site import read_site
+from cluster.workers import SupervisedClient, known_workers
 from engine.errors import ClusterError
 
 CONNECT_S = 20.0
@@ -20,6 +25,27 @@ CONNECT_S = 20.0
 _CONNECT_LOCAL_S = 5.0
 """The same for one attempt at our own, which may have died in the meantime."""
 _TRY_AGAIN_S = 1.0
+_ALL_JOINED_S = 20.0
+_LOG = logging.getLogger("nightbeam")
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Where jobs on a SLURM cluster keep their files.
+
+    Parameters
+    ----------
+    root
+        Folder that every node sees: each run has one of its own in it, while it lasts.
+    usage
+        File that is told what every job used, if any.
+    say
+        Tells a person one line.
+    """
+
+    root: Path
+    usage: Path | None = None
+    say: Callable[[str], None] = _LOG.info
 
 
 class Cluster:
@@ -30,13 +56,16 @@ class Cluster:
     Parameters
     ----------
     where
-        ``local``, or the address of a scheduler such as ``tcp://host:8786``.
+        ``local``, the ``.toml`` file of a SLURM site, or the address of a scheduler such as ``tcp://host:8786`` or
+        ``tls://host:8786``.
     n_worker, n_thread
         Worker processes of a local cluster, one a core if None, and threads of each.
     imports
         Modules that local workers import while they start.
     patience_s
         How long to go on asking for a scheduler that does not answer.
+    jobs
+        Where jobs on a SLURM cluster keep their files, and whom they tell of.
     """
 
     def __init__(
@@ -46,15 +75,21 @@ class Cluster:
         n_thread: int = 1,
         imports: Sequence[str] = (),
         patience_s: float = 0.0,
+        jobs: "JobFiles | None" = None,
     ) -> None:
         self._where, self._patience_s = where, patience_s
         self._client: Client | None = None
         self.local: LocalProcesses | None = None
+        self.slurm: SlurmCluster | None = None
         # Prefect turns the logging of everything on; the chatter of processes that come and go helps nobody.
         for name in ("distributed", "distributed.client", "distributed.utils", "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if where == "local":
             self.local = LocalProcesses(n_worker or len(os.sched_getaffinity(0)), n_thread, imports)
+        elif is_site_file(where):
+            if jobs is None:
+                raise ClusterError("jobs on a SLURM cluster need a folder that all nodes see")
+            self.slurm = SlurmCluster(read_site(Path(where)), jobs.root, jobs.usage, imports, jobs.say)
 
     def client(self) -> Client:
         """Return a Dask client, connected at the first call.
@@ -67,6 +102,8 @@ class Cluster:
         if self._client is None:
             if self.local is not None:
                 self._client = self._first_client(self.local)
+            elif self.slurm is not None:
+                self._client = _client_of_jobs(self.slurm)
             else:
                 self._client = _join(self._where, self._patience_s)
         return self._client
@@ -77,7 +114,7 @@ class Cluster:
         limit_s = time.monotonic() + START_S
         while True:
             try:
-                client = _connect(address, _CONNECT_LOCAL_S)
+                client = _connect(address, _CONNECT_LOCAL_S, local.security())
                 break
             except ClusterError as error:
                 failure = local.failure()
@@ -92,16 +129,60 @@ class Cluster:
         return client
 
     def why_lost(self) -> ClusterError | None:
-        """Return what ended local processes, or None if that is not known."""
-        return self.local.failure() if self.local is not None else None
+        """Return what ended the processes that were started here, or None if that is not known."""
+        started = self.local or self.slurm
+        return started.failure() if started is not None else None
+
+    def why(self, address: str) -> WorkerEnd | None:
+        """Return why the worker at an address ended, or None if that is not known."""
+        return self.slurm.why(address) if self.slurm is not None else None
+
+    def renew(self) -> bool:
+        """Start another scheduler if that is all it takes to go on; returns False where it takes another cluster."""
+        if self.slurm is None or self.slurm.supervisor.failure() is not None:
+            return False
+        self._leave_client()
+        self.slurm.renew_scheduler()
+        return True
 
     def close(self) -> None:
         """Stop what was started."""
+        self._leave_client()
+        for started in (self.local, self.slurm):
+            if started is not None:
+                started.close()
+
+    def _leave_client(self) -> None:
         if self._client is not None:
             self._client.close()  # type: ignore[no-untyped-call]
             self._client = None
-        if self.local is not None:
-            self.local.close()
+
+
+def is_site_file(where: str) -> bool:
+    """Return whether a cluster is named by the file of a SLURM site."""
+    return where.endswith(".toml")
+
+
+def _client_of_jobs(slurm: SlurmCluster) -> Client:
+    address = slurm.address()
+    limit_s = time.monotonic() + START_S
+    while True:
+        try:
+            client = _connect(address, _CONNECT_LOCAL_S, slurm.security())
+            break
+        except ClusterError as error:
+            failure = slurm.failure()
+            if failure is not None or time.monotonic() > limit_s:
+                raise failure or error from error
+    client.supervision = slurm.supervisor
+    try:
+        known_workers(client)
+        # Those that run already will join in a moment; resident tiles stay where they are first put.
+        known_workers(client, slurm.supervisor.n_running() * slurm.site.processes, _ALL_JOINED_S)
+    except ClusterError:
+        client.close()  # type: ignore[no-untyped-call]
+        raise
+    return client
 
 
 @contextmanager
@@ -124,7 +205,8 @@ def _join(where: str, patience_s: float) -> Client:
     limit_s = time.monotonic() + patience_s
     while True:
         try:
-            client = _connect(where, CONNECT_S)
+            # Of somebody's cluster, Dask's own configuration says where the certificates are.
+            client = _connect(where, CONNECT_S, Security())  # type: ignore[no-untyped-call]
             break
         except ClusterError as error:
             if not patience_s:
@@ -142,20 +224,23 @@ def _join(where: str, patience_s: float) -> Client:
     return client
 
 
-def _connect(where: str, limit_s: float) -> Client:
+def _connect(where: str, limit_s: float, security: Security) -> SupervisedClient:
     try:
         # A thread of its own, because the caller may run inside an event loop.
         with ThreadPoolExecutor(1) as aside:
-            aside.submit(asyncio.run, _shake_hands(where, limit_s)).result()
-        return Client(where, timeout=limit_s)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+            aside.submit(asyncio.run, _shake_hands(where, limit_s, security)).result()
+        return SupervisedClient(where, timeout=limit_s, security=security)  # type: ignore[no-untyped-call]
+    # The last two: a certificate is needed and there is none, or there is one and the address is not of TLS.
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
         ) from error
 
 
-async def _shake_hands(where: str, limit_s: float) -> None:
+async def _shake_hands(where: str, limit_s: float, security: Security) -> None:
     """Connect once under a limit: `Client` itself waits without end for a peer that takes connections and is silent."""
     async with asyncio.timeout(limit_s):
-        comm = await connect(where, timeout=limit_s)  # type: ignore[no-untyped-call]
+        # As `Client` does, without what TLS needs for an address without it.
+        arguments = security.get_connection_args("client")  # type: ignore[no-untyped-call]
+        comm = await connect(where, timeout=limit_s, **arguments)  # type: ignore[no-untyped-call]
         comm.abort()

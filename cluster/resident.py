@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 from distributed import CancelledError, Client, KilledWorker, get_worker
 
-from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
+from cluster.workers import known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
@@ -244,6 +244,7 @@ class ResidentRows:
         raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
 
     def _build(self) -> None:
+        want(self._client, len(self._n_bytes))
         # As many as before, if they come back soon: rows that go to fewer workers stay with them.
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker = len(workers)
@@ -277,13 +278,15 @@ class ResidentRows:
 
     def _made(self, future: Any) -> Any:
         """Return an actor when it is there, looking now and then whether any worker is left."""
-        while True:
-            try:
-                return future.result(timeout=_LOOK_S)
-            except TimeoutError:
-                if future.done():
-                    return future.result()  # it came, or failed, between the two lines
-                known_workers(self._client)
+        # An actor speaks through the current client: with another one's certificate it would get no answer.
+        with self._client.as_current():
+            while True:
+                try:
+                    return future.result(timeout=_LOOK_S)
+                except TimeoutError:
+                    if future.done():
+                        return future.result()  # it came, or failed, between the two lines
+                    known_workers(self._client)
 
 
 def _wait(answer: Any, future: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.comm.core import CommClosedError
 
-from cluster.workers import known_workers, lost_scheduler_told, require_scheduler
+from cluster.workers import known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ def _run_tasks(
     crew = _Crew(client)
     try:
         while waiting or alone or in_flight:
+            want(client, len(waiting) + len(alone) + len(in_flight))
             while waiting and len(in_flight) < crew.n_task:
                 submit(waiting.pop())
             if alone and not in_flight:

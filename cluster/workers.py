@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from distributed import Client
 
@@ -13,6 +13,30 @@ WORKER_WAIT_S = 60.0
 """How long a cluster may be without any worker before a run ends: local workers restart in some seconds."""
 _ANSWER_S = 20.0
 """How long a scheduler that we are connected to may take to answer."""
+
+
+class Supervision(Protocol):
+    """Whoever looks after the workers of a cluster, beyond this machine."""
+
+    def expects_workers(self) -> str:
+        """Return what workers are waited for, in words; raises a `ClusterError` if none will come."""
+        ...
+
+    def want(self, n_task: int) -> None:
+        """Take in how many tasks could be done at the same time, if there were workers for them."""
+        ...
+
+
+class SupervisedClient(Client):
+    """A client of a cluster whose workers somebody looks after."""
+
+    supervision: Supervision | None = None
+
+
+def want(client: Client, n_task: int) -> None:
+    """Say how many tasks could be done at the same time, where the number of workers follows it."""
+    if isinstance(client, SupervisedClient) and client.supervision is not None:
+        client.supervision.want(n_task)
 
 
 @contextmanager
@@ -54,7 +78,7 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
     Raises
     ------
     ClusterError
-        If no worker comes.
+        If no worker comes: for a minute, or where jobs are submitted for them, ever.
     SchedulerLostError
         If the scheduler is gone.
     """
@@ -64,7 +88,11 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
         waited_s = time.monotonic() - begin_s
         if len(workers) >= max(1, n_wanted) or (workers and waited_s > (wait_s or 0.0)):
             return dict(sorted(workers.items()))
-        if not workers and waited_s > WORKER_WAIT_S:
+        supervision = client.supervision if isinstance(client, SupervisedClient) else None
+        if supervision is not None:
+            # Jobs may wait in a queue for hours: as long as some will come, they are waited for.
+            supervision.expects_workers()
+        elif not workers and waited_s > WORKER_WAIT_S:
             raise ClusterError(
                 f"the cluster has been without workers for {WORKER_WAIT_S:g} s (they were killed, or their time is "
                 "up); look at their logs, start some, and start again: what is finished is kept"

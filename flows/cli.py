@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from engine.errors import NightbeamError
+from flows.cluster_command import cluster as cluster_command
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
 from flows.submit import submit
@@ -18,8 +19,9 @@ _OUTPUT = click.option(
     help="Folder for reports and DICOM.  [default: runs/NAME-OF-STUDY-FILE]",
 )  # fmt: skip
 _CLUSTER = click.option(
-    "--cluster", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
-    help="Where to compute: processes on this machine, or a Dask scheduler that already runs and sees the store.",
+    "--cluster", default="local", show_default=True, metavar="local|SLURM.toml|tcp://HOST:PORT",
+    help="Where to compute: processes on this machine; jobs of a SLURM cluster, as a file says (examples/slurm.toml); "
+    "or a Dask scheduler that already runs and sees the store.",
 )  # fmt: skip
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1), default=None, help="Local workers.  [default: one a core]"
@@ -122,6 +124,12 @@ def _run_flow(
 
     found = load_study(study)  # a mistake in the study is told before anything starts
     output = output or Path("runs") / study.stem
+    cluster, n_worker, n_thread, memory_gib = where
+    if cluster.endswith(".toml"):
+        from cluster.slurm.site import read_site
+
+        read_site(Path(cluster))
+        cluster = str(Path(cluster).resolve())
     # Told now, and not after hours.
     Store(store).require_writable()
     study, store, output = study.resolve(), store.resolve(), output.resolve()
@@ -137,7 +145,7 @@ def _run_flow(
         from flows.cases import case_of_study
         from flows.run import Computing, open_run
 
-        computing = Computing(*where)
+        computing = Computing(cluster, n_worker, n_thread, memory_gib, str(output / "usage.jsonl"))
         run = stack.enter_context(open_run(store, quiet, computing))
         with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
             case_of_study(run, found.case, study.parent)
@@ -360,6 +368,7 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
         raise click.UsageError("give a study file, or --keys")
 
 
+main.add_command(cluster_command)
 main.add_command(store_command)
 main.add_command(submit)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
+from storage.maintenance import CLUSTERS
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -31,18 +32,21 @@ class Computing:
     Parameters
     ----------
     cluster
-        ``local``, or the address of a Dask scheduler.
+        ``local``, the file of a SLURM site, or the address of a Dask scheduler.
     n_worker, n_thread
         Workers of a local cluster, one a core if None, and threads of each.
     memory_gib
         Memory that each worker may use; if None an equal share of what is free, or what the workers of a scheduler
         say themselves.
+    usage
+        File that is told what every worker job used, if any.
     """
 
     cluster: str = "local"
     n_worker: int | None = None
     n_thread: int = 1
     memory_gib: float | None = None
+    usage: str | None = None
 
 
 @dataclass
@@ -107,11 +111,13 @@ class Run:
     def _started(self) -> "Cluster":
         if self._cluster is None:
             # Imported late: a study whose results are all in the store needs no Dask.
-            from cluster.open import Cluster
+            from cluster.open import Cluster, JobFiles
 
             where = self.computing
+            usage = None if where.usage is None else Path(where.usage)
+            jobs = JobFiles(self.store.folder / CLUSTERS, usage, self.reporter.say)
             self._cluster = Cluster(
-                where.cluster, where.n_worker, where.n_thread, _WORKERS_IMPORT, self._patience_s
+                where.cluster, where.n_worker, where.n_thread, _WORKERS_IMPORT, self._patience_s, jobs
             )
         return self._cluster
 
@@ -161,6 +167,9 @@ class Run:
             n_worker = where.n_worker or len(os.sched_getaffinity(0))
             return n_worker, where.n_thread, worker_limit(None, n_worker, given)
         threads = known_workers(self.client)
+        if self._cluster is not None and self._cluster.slurm is not None:
+            planned = self._cluster.slurm.site.planned_bytes
+            given = planned if given is None else min(given, planned)
         return len(threads), max(threads.values()), worker_limit(self.client, len(threads), given)
 
     def tell_peak(self) -> None:
@@ -181,6 +190,9 @@ class Run:
             If local processes ended for a reason that another cluster would meet, too.
         """
         why = (self._cluster.why_lost() if self._cluster is not None else None) or error
+        if isinstance(why, SchedulerLostError) and self._cluster is not None and self._cluster.renew():
+            self._has_client = False
+            return str(why)
         self._close_cluster()
         if not isinstance(why, SchedulerLostError):
             raise why from error

@@ -15,7 +15,9 @@ from storage.store import ARRAYS_SUFFIX, ASIDE, DAMAGED, RECORD_SUFFIX, Store, c
 LOGS, LEASES, PREFECT = evaluation_log.FOLDER, lease.FOLDER, "prefect"
 LEFTOVERS = (ASIDE, DAMAGED, LOGS)
 """Folders of files that are no results, and of use for a while only."""
-NO_KINDS = (*LEFTOVERS, LEASES, PREFECT)
+CLUSTERS = "clusters"
+"""Folder of what runs on a cluster of jobs share with their jobs, while they last."""
+NO_KINDS = (*LEFTOVERS, LEASES, PREFECT, CLUSTERS)
 """Folders that hold no objects."""
 _N_THREAD = 4
 """Readers of `check`: more gain nothing on a local disk; one alone waits for the disk most of the time."""

@@ -1,1 +1,1 @@
-"""Workers as jobs of a SLURM cluster: the site's file, job scripts, the supervisor of jobs, the keeper inside of each."""
+"""Workers as jobs of a SLURM cluster: the site's file, job scripts, the supervisor, the keeper inside of each job."""

@@ -64,10 +64,7 @@ class SlurmCluster:
         say: Callable[[str], None] = _LOG.info,
     ) -> None:
         self.site = site
-        try:
-            self._host = own_host(site.interface)
-        except (OSError, ValueError) as error:
-            raise ClusterError(f"this machine has no network interface '{site.interface}' ({error})") from error
+        self._host = own_host(site.interface)
         clear_left_over(root, say)
         self.folder = make_run_folder(root, usage)
         descriptor = os.open(self.folder / CERTIFICATE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,7 +94,9 @@ class SlurmCluster:
         ports = ":".join(map(str, self.site.ports)) if self.site.ports else ""
         scheduler = LocalProcesses(0, certificate=self.folder / CERTIFICATE, listen=(self._host, ports))
         # Jobs begin to wait at once, and find the address when it is known.
-        threading.Thread(target=self._publish, args=(scheduler,), name="nightbeam-address", daemon=True).start()
+        threading.Thread(
+            target=self._publish, args=(scheduler,), name="nightbeam-address", daemon=True
+        ).start()
         return scheduler
 
     def _publish(self, scheduler: LocalProcesses) -> None:
@@ -172,7 +171,7 @@ def clear_left_over(root: Path, say: Callable[[str], None] = _LOG.info) -> None:
 
 
 def _count_unnoted(folder: Path, known: dict[str, Used | None]) -> None:
-    """Note the usage of jobs that their supervisor did not come to note: from SLURM, or from what their keepers said."""
+    """Note the usage of jobs that their supervisor did not come to note: from SLURM, or from their keepers."""
     noted = {line.job for line in read_usage(folder / USAGE)}
     lines = [line for job, line in known.items() if line is not None and job not in noted]
     try:

@@ -130,7 +130,9 @@ class SlurmJobs:
         """
         # Whoever has the same name has the same owner: names of jobs hold a random number.
         try:
-            text = run_slurm(["squeue", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}"])
+            text = run_slurm(
+                ["squeue", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}"]
+            )
         except SlurmAwayError:
             raise
         except ClusterError as error:
@@ -212,4 +214,6 @@ def run_slurm(command: Sequence[str]) -> str:
 def outside_of_job(environment: dict[str, str]) -> dict[str, str]:
     """Return the environment without what a job tells its processes: sbatch would hand it on to other jobs."""
     kept = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
-    return {name: value for name, value in environment.items() if name in kept or not name.startswith("SLURM_")}
+    return {
+        name: value for name, value in environment.items() if name in kept or not name.startswith("SLURM_")
+    }

@@ -88,8 +88,8 @@ def _is_ownerless(folder: Path, now_s: float) -> bool:
             silence_s = now_s - os.fstat(stream.fileno()).st_mtime
             owner = json.load(stream)
         if owner["machine"] != _this_machine():
-            return silence_s > SILENCE_S
-        return _started(int(owner["pid"])) != owner["started"]
+            return bool(silence_s > SILENCE_S)
+        return bool(_started(int(owner["pid"])) != owner["started"])
     except (OSError, ValueError, KeyError):
         return False
 

@@ -1,9 +1,9 @@
-"""What a worker job runs: ``python -m cluster.slurm.keeper RUN_FOLDER``. It keeps worker processes and says how each ended.
+"""What a worker job runs: ``python -m cluster.slurm.keeper RUN_FOLDER``. It keeps workers and says how each ended.
 
-A worker that dies is started again; five early deaths in a row end the job. One that uses more memory than its share is
-killed here, before the kernel picks somebody else. Workers leave without losing what they do when the job is asked to end
-(SIGTERM), before its walltime is over, and when the supervisor asks for it. The job ends when the scheduler cannot be
-reached for a minute.
+A worker that dies is started again; five early deaths in a row end the job. One that uses more memory than its share
+is killed here, before the kernel picks somebody else. Workers leave without losing what they do when the job is asked
+to end (SIGTERM), before its walltime is over, and when the supervisor asks for it. The job ends when the scheduler
+cannot be reached for a minute.
 """
 
 import logging
@@ -12,15 +12,14 @@ import random
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from cluster.child import Child
 from cluster.ends import Cause, WorkerEnd
+from cluster.memory import gib
 from cluster.slurm.notes import (
     JobNote,
     Orders,
@@ -32,6 +31,8 @@ from cluster.slurm.notes import (
     write_job,
 )
 from cluster.slurm.surroundings import OomCount, can_connect, prepare_scratch, used_bytes
+from cluster.slurm.worker import own_host
+from engine.errors import ClusterError
 
 CERTIFICATE = "certificate.pem"
 MAX_EARLY_DEATHS = 5
@@ -150,7 +151,9 @@ class Keeper:
             # Workers see for themselves whether their scheduler is there, and end when it is not.
             self._lost_s = self._lost_s or now_s
             if now_s - self._lost_s > UNREACHABLE_S:
-                self._fail(f"the scheduler ({address or 'of a run that is over'}) cannot be reached from {self._note.host}")
+                self._fail(
+                    f"the scheduler ({address or 'of a run that is over'}) cannot be reached from {self._note.host}"
+                )
 
     def _leave(self, why: str, patience_s: float, ask: signal.Signals, note: str = "told") -> None:
         self._note = JobNote(**{**vars(self._note), "leaving": note})
@@ -225,11 +228,17 @@ class Keeper:
         n_oom = self._oom.news()
         if number in self._killed:
             self._killed.discard(number)
-            return "memory", f"it used {peak / (1 << 30):.2f} GiB of memory, and its share is {limit / (1 << 30):.2f} GiB"
+            return (
+                "memory",
+                f"it used {peak / (1 << 30):.2f} GiB of memory, and its share is {limit / (1 << 30):.2f} GiB",
+            )
         if self._note.leaving:
             return "left", self._why_left
         if code == -signal.SIGKILL and (n_oom or peak > _NEAR_LIMIT * limit):
-            return "memory", f"the system killed it as memory ran out, when it used {peak / (1 << 30):.2f} GiB"
+            return (
+                "memory",
+                f"the system killed it as memory ran out, when it used {gib(peak)}",
+            )
         if code == 0:
             return "left", "its scheduler was gone, or sent it away"
         return "died", how
@@ -261,15 +270,16 @@ def main(folder: str) -> int:
     try:
         orders = read_orders(path)
     except (OSError, ValueError) as error:
-        print(f"nightbeam: the run that this job belongs to is over, or its folder is not seen here ({error})", file=sys.stderr)
+        print(
+            f"nightbeam: the run that this job belongs to is over, or its folder is not seen here ({error})",
+            file=sys.stderr,
+        )
         return 1
-    from cluster.slurm.worker import own_host
-
     prepare_scratch(orders.scratch)
     try:
         host = own_host(orders.interface)
-    except (OSError, ValueError) as error:
-        print(f"nightbeam: there is no network interface '{orders.interface}' on {socket.gethostname()} ({error})", file=sys.stderr)
+    except ClusterError as error:
+        print(f"nightbeam: {error}", file=sys.stderr)
         return 1
     keeper = Keeper(path, job, host)
     signal.signal(signal.SIGTERM, keeper.terminate)

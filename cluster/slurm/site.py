@@ -3,9 +3,9 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.errors import StudyError
 from engine.spec.base import Spec
@@ -16,6 +16,7 @@ KEEPER_BYTES = 256 << 20
 _SHARE_PLANNED = 0.9
 """Of what a worker may use before its keeper kills it, a run may plan to use so much."""
 _SHORTEST_S = 60
+_NAME = re.compile(r"[^\s\"'\\;|&$`]+")
 _WALLTIME = re.compile(
     r"(?:(?P<days>\d+)-(?P<day_h>\d+)(?::(?P<day_min>\d+))?(?::(?P<day_s>\d+))?"
     r"|(?:(?P<h>\d+):)?(?P<min>\d+):(?P<s>\d+)|(?P<only_min>\d+))"
@@ -64,37 +65,42 @@ def _good_walltime(text: str) -> str:
     return text
 
 
-def _good_directive(text: str) -> str:
-    option = re.split(r"[=\s]", text, maxsplit=1)[0]
-    if not option.startswith("-") or "\n" in text:
-        raise ValueError(f"'{text}' is no option of sbatch; write it without #SBATCH, such as '--constraint=avx512'")
-    if option in _KEY_OF_OPTION:
-        raise ValueError(f"'{text}' has a key of its own: use {_KEY_OF_OPTION[option]}")
-    if option in _OURS:
-        raise ValueError(f"'{text}' cannot be set: nightbeam needs {option} itself")
+def _good_directives(options: tuple[str, ...]) -> tuple[str, ...]:
+    for text in options:
+        option = re.split(r"[=\s]", text, maxsplit=1)[0]
+        if not option.startswith("-") or "\n" in text:
+            raise ValueError(
+                f"'{text}' is no option of sbatch; write it without #SBATCH, such as '--constraint=avx512'"
+            )
+        if option in _KEY_OF_OPTION:
+            raise ValueError(f"'{text}' has a key of its own: use {_KEY_OF_OPTION[option]}")
+        if option in _OURS:
+            raise ValueError(f"'{text}' cannot be set: nightbeam needs {option} itself")
+    return options
+
+
+def _good_name(text: str | None) -> str | None:
+    if text is not None and not _NAME.fullmatch(text):
+        raise ValueError(
+            f"'{text}' is no name that SLURM could know; names have no spaces and no quotation marks"
+        )
     return text
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\r" in text:
-        raise ValueError(f"{text!r} has a line end; write one array entry for each line")
-    return text
-
-
-Name = Annotated[str, Field(pattern=r"^[^\s\"'\\;|&$`]+$")]
-Walltime = Annotated[str, AfterValidator(_good_walltime)]
-Directives = tuple[Annotated[str, AfterValidator(_good_directive)], ...]
-Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class Controller(Spec):
     """The job of the planning process itself (nightbeam submit)."""
 
-    partition: Name | None = Field(default=None, description="partition; the worker jobs' one if absent")
-    walltime: Walltime = Field(default="1-00:00:00", description="walltime; the job starts itself again when it ends")
+    partition: str | None = Field(default=None, description="partition; the worker jobs' one if absent")
+    walltime: str = Field(
+        default="1-00:00:00", description="walltime; the job starts itself again when it ends"
+    )
     cores: int = Field(default=1, ge=1, description="cores")
     memory_gib: float = Field(default=4.0, ge=1.0, description="memory in GiB")
-    directives: Directives = Field(default=(), description="further options of sbatch")
+    directives: tuple[str, ...] = Field(default=(), description="further options of sbatch")
+
+    _walltime = field_validator("walltime")(_good_walltime)
+    _names = field_validator("partition")(_good_name)
+    _directives = field_validator("directives")(_good_directives)
 
 
 class SlurmSite(Spec):
@@ -104,27 +110,62 @@ class SlurmSite(Spec):
 
     cores: int = Field(ge=1, description="cores of each worker job")
     memory_gib: float = Field(ge=1.0, description="memory of each worker job in GiB")
-    processes: int = Field(default=1, ge=1, description="worker processes in each job; they share its cores and memory")
-    jobs: int | None = Field(default=None, ge=1, description="worker jobs; 4 if jobs_min and jobs_max are absent, too")
-    jobs_min: int | None = Field(default=None, ge=1, description="fewest worker jobs, where the number follows the work")
-    jobs_max: int | None = Field(default=None, ge=1, description="most worker jobs, where the number follows the work")
-    walltime: Walltime = Field(default="08:00:00", description="walltime of each worker job, as sbatch writes it")
-    partition: Name | None = Field(default=None, description="partition; SLURM's default if absent")
-    account: Name | None = Field(default=None, description="account that is charged")
-    qos: Name | None = Field(default=None, description="quality of service")
-    directives: Directives = Field(default=(), description="further options of sbatch, such as '--constraint=avx512'")
-    setup: tuple[Line, ...] = Field(default=(), description="shell lines that run in a job before the worker starts")
-    python: str = Field(default=sys.executable, description="Python of the workers; the one that runs nightbeam if absent")
+    processes: int = Field(
+        default=1, ge=1, description="worker processes of a job; they share its cores and memory"
+    )
+    jobs: int | None = Field(
+        default=None, ge=1, description="worker jobs; 4 if nothing is said of their number"
+    )
+    jobs_min: int | None = Field(
+        default=None, ge=1, description="fewest worker jobs, if their number follows the work"
+    )
+    jobs_max: int | None = Field(
+        default=None, ge=1, description="most worker jobs, if their number follows the work"
+    )
+    walltime: str = Field(default="08:00:00", description="walltime of each worker job, as sbatch writes it")
+    partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
+    account: str | None = Field(default=None, description="account that is charged")
+    qos: str | None = Field(default=None, description="quality of service")
+    directives: tuple[str, ...] = Field(
+        default=(), description="further options of sbatch, such as '--constraint=avx512'"
+    )
+    setup: tuple[str, ...] = Field(
+        default=(), description="shell lines that run in a job before the worker starts"
+    )
+    python: str = Field(
+        default=sys.executable, description="Python of the workers; that of nightbeam if absent"
+    )
     scratch: str | None = Field(
-        default=None, description="folder on the node for temporary files and compiled code; ~ and $VARIABLES are filled in"
+        default=None,
+        description="folder on the node for temporary files and compiled code; may hold ~ and $VARIABLES",
     )
-    interface: Name | None = Field(default=None, description="network interface, such as 'ib0'; that of the default route if absent")
-    ports: tuple[int, int] | None = Field(default=None, description="first and last port to listen on; any if absent")
+    interface: str | None = Field(
+        default=None, description="network interface, such as 'ib0'; that of the default route if absent"
+    )
+    ports: tuple[int, int] | None = Field(
+        default=None, description="first and last port to listen on; any if absent"
+    )
     start: Literal["sbatch", "srun"] = Field(
-        default="sbatch", description="submit worker jobs, or start them by srun inside the allocation that exists"
+        default="sbatch",
+        description="submit worker jobs, or start them by srun inside the allocation that exists",
     )
-    logs: str | None = Field(default=None, description="folder of the jobs' logs; in the store, removed after a good end, if absent")
+    logs: str | None = Field(
+        default=None,
+        description="folder of the jobs' logs; if absent in the store, and removed after a good end",
+    )
     controller: Controller = Field(default=Controller(), description="the job of the planning process itself")
+
+    _walltime = field_validator("walltime")(_good_walltime)
+    _names = field_validator("partition", "account", "qos", "interface")(_good_name)
+    _directives = field_validator("directives")(_good_directives)
+
+    @field_validator("setup")
+    @classmethod
+    def _one_line_each(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        for line in lines:
+            if "\n" in line or "\r" in line:
+                raise ValueError(f"{line!r} has a line end; write one array entry for each line")
+        return lines
 
     @model_validator(mode="after")
     def _is_possible(self) -> "SlurmSite":

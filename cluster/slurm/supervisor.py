@@ -217,7 +217,9 @@ class Supervisor:
         self._is_away, self._away_s = False, LOOK_S
         if self._failure is not None:
             return
-        staying = [seen for seen in self._seen.values() if seen.over_s is None and not self._expires(seen.job)]
+        staying = [
+            seen for seen in self._seen.values() if seen.over_s is None and not self._expires(seen.job)
+        ]
         n_coming = len(staying) + sum(number not in self._seen for number in self._named)
         self._follow_demand(now_s)
         if n_coming < self._n_wanted:
@@ -347,10 +349,14 @@ class Supervisor:
     def _refused(self, error: ClusterError, now_s: float) -> None:
         """Fail where SLURM never took any job; where it did, it is a limit, and there may be room later."""
         if not self._seen:
-            self._failure = ClusterError(f"SLURM does not take the worker jobs: {error}; see `nightbeam cluster show`")
+            self._failure = ClusterError(
+                f"SLURM does not take the worker jobs: {error}; see `nightbeam cluster show`"
+            )
             return
         self._not_before_s = now_s + _LONGEST_LOOK_S
-        self._tell("refused", f"SLURM takes no further worker job now ({error}); trying again every minute", now_s)
+        self._tell(
+            "refused", f"SLURM takes no further worker job now ({error}); trying again every minute", now_s
+        )
 
     def _send_away(self, staying: list[_Seen], n_job: int) -> None:
         """End the jobs that are needed least: those that wait, then those that would end first."""

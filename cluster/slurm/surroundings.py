@@ -17,7 +17,9 @@ def used_bytes(pid: int) -> tuple[int, int]:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0, 0
-    kib = {name: int(value) for name, value in re.findall(r"^(VmRSS|VmHWM):\s*(\d+) kB", status, re.MULTILINE)}
+    kib = {
+        name: int(value) for name, value in re.findall(r"^(VmRSS|VmHWM):\s*(\d+) kB", status, re.MULTILINE)
+    }
     return kib.get("VmRSS", 0) << 10, kib.get("VmHWM", 0) << 10
 
 
@@ -37,7 +39,9 @@ class OomCount:
         n_killed = 0
         for file in self._files:
             with suppress(OSError):
-                n_killed += sum(int(n) for n in re.findall(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE))
+                n_killed += sum(
+                    int(n) for n in re.findall(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+                )
         return n_killed
 
 

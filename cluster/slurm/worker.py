@@ -1,13 +1,18 @@
 """A Dask worker inside of a job: it listens on the site's network, and can leave without losing what it computes."""
 
 import asyncio
+import random
 import signal
+import socket
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cluster.process import JOINED, LOOPBACK
+from engine.errors import ClusterError
 
 SOON_S = 4.0
 """At SIGTERM, tasks that run may take so long to finish: SLURM kills what is left some seconds later."""
@@ -16,20 +21,52 @@ _LOOK_S = 0.05
 
 
 def own_host(interface: str | None) -> str:
-    """Return this machine's address on a network interface, or on the default route."""
-    from distributed.utils import get_ip, get_ip_interface
+    """Return this machine's address on a network interface, or on the default route.
 
-    found: str = get_ip() if interface is None else get_ip_interface(interface)  # type: ignore[no-untyped-call]
-    return found
+    Raises
+    ------
+    ClusterError
+        If there is no such interface, with those that there are.
+    """
+    if interface is None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+            # Nothing is sent: it only asks which way a packet would take. The address is reserved for documentation.
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        return LOOPBACK
+    from distributed.utils import get_ip_interface
+
+    try:
+        return str(get_ip_interface(interface))  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ClusterError(f"{socket.gethostname()}: no network interface to use ({error})") from error
 
 
-def port_argument(ports: Sequence[int] | None) -> str | int:
-    """Return a range of ports as Dask takes it; 0 for any."""
-    return f"{ports[0]}:{ports[1] + 1}" if ports and ports[0] != ports[1] else (ports[0] if ports else 0)
+def free_port(host: str, ports: str) -> int:
+    """Return a port of a range such as ``9000:9010`` on which nobody listens; 0, for any, if there is no range.
+
+    Raises
+    ------
+    ClusterError
+        If all are taken.
+    """
+    if not ports:
+        return 0
+    first, last = map(int, ports.split(":"))
+    # Not always from the first: those who look at the same time are less in each other's way.
+    numbers = list(range(first, last + 1))
+    for number in random.sample(numbers, len(numbers)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, number))
+            return number
+    raise ClusterError(
+        f"all ports from {first} to {last} are taken on {socket.gethostname()}; allow more in ports"
+    )
 
 
 async def work(
-    say: Callable[[str], None], certificate: Path, scheduler: str, name: str, n_thread: int, host: str, port: str | int
+    say: Callable[[str], None], certificate: Path, name: str, n_thread: int, host: str, ports: str
 ) -> None:
     """Work until the scheduler is gone or this process is asked to leave.
 
@@ -39,12 +76,13 @@ async def work(
 
     from cluster.security import security
 
+    scheduler = sys.stdin.readline().strip()
     worker = Worker(
         scheduler,
         name=name,
         nthreads=n_thread,
         host=host,
-        port=port,
+        port=free_port(host, ports),
         protocol="tls",
         security=security(certificate),
         dashboard_address=f"{LOOPBACK}:0",
@@ -62,7 +100,7 @@ async def work(
 class _Leave:
     """How a worker leaves: it takes no new tasks, finishes, lets its results be fetched, and signs off."""
 
-    def __init__(self, worker: "object") -> None:
+    def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._limit_s: float | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -75,11 +113,9 @@ class _Leave:
             self._leaving = asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:
-        from typing import Any
-
         from distributed.core import Status
 
-        worker: Any = self._worker
+        worker = self._worker
         worker.status = Status.paused
         while worker.state.executing and not self._is_late():
             await asyncio.sleep(_LOOK_S)

@@ -29,7 +29,9 @@ def test_walltimes_are_read_as_sbatch_reads_them(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "8h", "1:2:3:4", "-1", "1-", "08.00"])
 def test_what_is_no_walltime_is_refused(tmp_path, text):
-    with pytest.raises(StudyError, match=rf"line 3: walltime: '{text}' is no walltime; write hours:minutes:seconds"):
+    with pytest.raises(
+        StudyError, match=rf"line 3: walltime: '{text}' is no walltime; write hours:minutes:seconds"
+    ):
         read_site(site_file(tmp_path, f'walltime = "{text}"\n'))
 
 
