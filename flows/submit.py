@@ -1,5 +1,6 @@
 """The command ``nightbeam submit``: puts a command itself into a job, so that the login session may end."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def submit(context: click.Context, what: str, dry_run: bool, arguments: tuple[st
         f"submitted as job {number} ({name}), walltime {site.controller.walltime}, started again when that ends"
     )
     click.echo(f"  see it     squeue --job {number}")
-    click.echo(f"             tail -F {job.log}")
-    click.echo(f"             nightbeam status {output}")
+    click.echo(f"             tail -F {shlex.quote(str(job.log))}")
+    click.echo(f"             nightbeam status {shlex.quote(str(output))}")
     click.echo(f"  stop it    scancel {number}     (submitted again, it goes on where it was)")
     click.echo(f"  results    {output}")
 
