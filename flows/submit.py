@@ -74,6 +74,8 @@ def _parse(
     file = next(
         params[param.name] for param in command.params if isinstance(param, click.Argument) and param.name
     )
+    if file is None:
+        raise click.UsageError("give a file for the command to run")
     if not str(params["cluster"]).endswith(".toml"):
         raise click.UsageError("say which SLURM it goes to, with --cluster FILE.toml")
     _check(what, file, params["store"])

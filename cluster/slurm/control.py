@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _END_S = 20.0
 _AGAIN_S = 5.0
 _REQUEUED_S = 90.0
 """How long SLURM may take to end a job that it was asked to put back into the queue."""
+_PROGRESS = ("progress.json", "*/progress.json", "*/*/progress.json")
 _WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -153,7 +155,8 @@ class Control:
     def _note_progress(self) -> None:
         """Look into the files that tell progress: that of the command, and those of the cases of a batch."""
         further = False
-        for file in self._files.output.rglob("progress.json"):
+        # Not everywhere below: the store may be there, too.
+        for file in chain.from_iterable(map(self._files.output.glob, _PROGRESS)):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 told = json.loads(file.read_text(encoding="utf-8"))
                 stage = f"{file.parent.relative_to(self._files.output)}: {told['stage']}"

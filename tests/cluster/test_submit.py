@@ -10,13 +10,10 @@ import pytest
 
 from tests.cluster.one_machine import REPOSITORY, wait_until
 from tests.cluster.slurm_run import SlurmRun
-from tests.e2e.small_study import STUDY, command
+from tests.e2e.small_study import command
 from tests.faults.compare import damage, difference_of_plans
-from tests.faults.trial import uninterrupted
+from tests.faults.trial import PLAN, uninterrupted
 
-SMALL = STUDY.replace("report_grid_mm = 5.0", "report_grid_mm = 8.0").replace(
-    "\ngrid_mm = 8.0", "\ngrid_mm = 4.0"
-)
 SITE = """\
 partition = "batch"
 cores = 1
@@ -33,7 +30,7 @@ DOSE, SOLVE = "dose: begins", "optimise: begins"
 @pytest.fixture(scope="module")
 def quiet(prefect, tmp_path_factory):
     """Return the folder of a quiet local run."""
-    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect)
+    return uninterrupted("plan", PLAN, tmp_path_factory.mktemp("quiet"), prefect)
 
 
 @pytest.fixture
@@ -42,7 +39,7 @@ def run(slurm, prefect, tmp_path):
     runs = []
 
     def make(site=SITE):
-        runs.append(SlurmRun(slurm, tmp_path / "run", SMALL, prefect, site))
+        runs.append(SlurmRun(slurm, tmp_path / "run", PLAN, prefect, site))
         return runs[-1]
 
     yield make
