@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from cluster.slurm.controlling_job import ControllingJob, controller_script
+from cluster.slurm.site import read_site
 from tests.cluster.one_machine import REPOSITORY, wait_until
 from tests.cluster.slurm_run import SlurmRun
 from tests.e2e.small_study import command
@@ -45,6 +47,12 @@ def run(slurm, prefect, tmp_path):
     yield make
     for made in runs:
         made.clear()
+
+
+def read_site_text(folder, more):
+    file = folder / "slurm.toml"
+    file.write_text(f"cores = 1\nmemory_gib = 1.5\n{more}")
+    return read_site(file)
 
 
 def state(run):
@@ -100,12 +108,34 @@ def test_a_planning_process_that_is_killed_is_started_again(run, quiet):
     assert "killed by SIGKILL; starting it again" in made.printed
 
 
-def test_a_job_goes_on_after_its_walltime(run, quiet):
-    made = run(SITE.replace('[controller]\nwalltime = "00:30:00"', '[controller]\nwalltime = "00:01:00"'))
+def test_a_job_goes_on_after_its_walltime(run, slurm, quiet):
+    made = run()
     job = made.submit()
+    made.reach(DOSE)
+    # What SLURM sends some time before: how long before goes by the minute, and by how busy it is.
+    slurm.says("scancel", "--batch", "--signal=USR1", job)
     ends_as(made, job, quiet)
-    assert state(made)["n_start"] > 1
+    assert state(made)["n_start"] == 2
     assert "its walltime ends; going back into the queue" in made.printed
+
+
+def test_slurm_warns_a_job_in_time_and_takes_it_back_into_the_queue(slurm, tmp_path):
+    """A job of one minute, which would be killed after about a minute and a half."""
+    files = ControllingJob(tmp_path / "out")
+    site = read_site_text(tmp_path, '[controller]\nwalltime = "00:01:00"\nmemory_gib = 1.0\n')
+    # Instead of nightbeam a command that gets a step further in each start, and is done in the second one.
+    script = controller_script(site, files, "nightbeam-short", ["plan"]).replace(
+        f"{sys.executable} -P -m flows.cli plan", f"bash {tmp_path}/work.sh"
+    )
+    (tmp_path / "work.sh").write_text(
+        f"trap 'exit 143' TERM; cd {files.output}; [ -e began ] && exit 0; touch began\n"
+        'echo \'{"stage": "dose", "done": 1}\' > progress.json; while true; do sleep 0.1; done\n'
+    )
+    files.prepare(script)
+    job = slurm.submit(f"--output={files.log}", str(files.script))
+    wait_until(lambda: files.read_state().get("state") == "done", "the end of the second start", 300.0)
+    assert files.read_state()["n_start"] == 2
+    wait_until(lambda: job not in {live.number for live in slurm.jobs()}, "the end of the job")
 
 
 def test_a_job_that_is_cancelled_stays_so_and_goes_on_when_it_is_submitted_again(run, slurm, quiet):
