@@ -271,7 +271,7 @@ def main(folder: str) -> int:
         orders = read_orders(path)
     except (OSError, ValueError) as error:
         print(
-            f"nightbeam: the run that this job belongs to is over, or its folder is not seen here ({error})",
+            f"nightbeam: this job's run is over, or its folder is not seen here ({error})",
             file=sys.stderr,
         )
         return 1

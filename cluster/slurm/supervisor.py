@@ -24,7 +24,7 @@ from cluster.slurm.site import SlurmSite
 from cluster.slurm.usage import USAGE, How, append_usage, used
 from engine.errors import ClusterError
 
-LOOK_S = 2.0
+LOOK_S = 3.0
 """Between two looks at the list of jobs, while SLURM answers."""
 _LONGEST_LOOK_S = 60.0
 _MAX_EARLY_ENDS = 5
@@ -36,7 +36,7 @@ _LESS_AFTER_S = 60.0
 _TELL_AGAIN_S = 900.0
 _AT_ONCE = 20
 _TASKS_PER_THREAD = 2
-_NOTICE_S = 5.0
+_READ_S = 0.5
 _END_S = 15.0
 _LAST_WORDS = 600
 _LOG = logging.getLogger("nightbeam")
@@ -86,6 +86,9 @@ class Supervisor:
         self._look_first = False
         self._not_before_s = 0.0
         self._told: dict[str, float] = {}
+        self._ends: dict[str, WorkerEnd] = {}
+        self._job_of: dict[str, str] = {}
+        self._read_s = 0.0
         self._failure: ClusterError | None = None
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -131,30 +134,29 @@ class Supervisor:
         self._n_enough = min(max(n_job, self._site.n_job_min), self._site.n_job_max)
 
     def why(self, address: str) -> WorkerEnd | None:
-        """Return why the worker at an address ended, or None if that is not known."""
-        limit_s = time.monotonic() + _NOTICE_S
-        while True:
-            end = self._why(address)
-            if end is not None or time.monotonic() > limit_s:
+        """Return why the worker at an address ended, or None if that is not known, or not yet."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s > self._read_s:
+                # Whoever asks does so again and again; files of a network file system are not for that.
+                self._read_s = now_s + _READ_S
+                self._ends.update((end.address, end) for end in read_ends(self._folder))
+                self._job_of = {
+                    worker: number
+                    for number, (note, _) in read_jobs(self._folder).items()
+                    for worker in note.workers
+                }
+            end = self._ends.get(address)
+            # A keeper that was killed with its workers says nothing: its job's state does.
+            seen = self._seen.get(self._job_of.get(address, ""))
+            if end is not None or seen is None or not (seen.job.has_ended or seen.over_s is not None):
                 return end
-            time.sleep(0.2)
-
-    def _why(self, address: str) -> WorkerEnd | None:
-        for end in read_ends(self._folder):
-            if end.address == address:
-                return end
-        # A keeper that was killed with its workers says nothing: its job's state does.
-        for number, (note, _) in read_jobs(self._folder).items():
-            if address in note.workers:
-                with self._lock:
-                    seen = self._seen.get(number)
-                if seen is None or not (seen.job.has_ended or seen.over_s is not None):
-                    return None
-                if seen.job.state == "OUT_OF_MEMORY":
-                    limit = self._site.worker_bytes
-                    return WorkerEnd(address, "memory", f"job {number} ran out of memory", None, limit)
-                return WorkerEnd(address, "left", f"job {number} on {note.host}: {_state(seen.job)}")
-        return None
+        job = seen.job
+        if job.state == "OUT_OF_MEMORY":
+            return WorkerEnd(
+                address, "memory", f"job {job.id} ran out of memory", None, self._site.worker_bytes
+            )
+        return WorkerEnd(address, "left", f"job {job.id} on {job.host}: {_state(job)}")
 
     def close(self) -> None:
         """Cancel all jobs, wait until SLURM has ended them, and note what they used."""

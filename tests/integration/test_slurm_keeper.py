@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from cluster.process import LOOPBACK
 from cluster.security import make_certificate
 from cluster.slurm.keeper import CERTIFICATE
 from cluster.slurm.notes import (
+    ENDS,
     Orders,
     ask_to_leave,
     make_folders,
@@ -73,20 +73,32 @@ class Site:
     def ends(self) -> list[WorkerEnd]:
         return read_ends(self.folder)
 
-    def close(self) -> None:
+    def end_keepers(self) -> None:
         for keeper in self.keepers.values():
             keeper.terminate()
         for keeper in self.keepers.values():
             keeper.wait(LIMIT_S)
+        self.keepers.clear()
+        for note in (self.folder / ENDS).iterdir():
+            note.unlink()
+        wait_for(lambda: not self.client.scheduler_info()["workers"])
+
+    def close(self) -> None:
         self.client.close()
         self.scheduler.close()
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
+@pytest.fixture(scope="module")
+def scheduled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.close()
+
+
+@pytest.fixture
+def site(scheduled: Site) -> Iterator[Site]:
+    yield scheduled
+    scheduled.end_keepers()
 
 
 def test_a_worker_that_is_killed_is_started_again_and_its_end_noted(site):
@@ -127,7 +139,7 @@ def test_a_job_that_is_asked_to_end_notes_that_its_workers_left(site):
     wait_for(lambda: not site.client.scheduler_info()["workers"])
 
 
-def test_no_task_is_begun_twice_when_jobs_leave_one_after_the_other(site):
+def test_no_task_is_begun_twice_when_a_job_leaves(site):
     begun = site.folder / "begun"
 
     def work(number):
@@ -136,19 +148,15 @@ def test_no_task_is_begun_twice_when_jobs_leave_one_after_the_other(site):
         time.sleep(0.5)
         return number
 
-    keepers = [site.start_keeper(job) for job in ("21", "22", "23")]
+    leaving, _ = [site.start_keeper(job) for job in ("21", "22")]
 
-    def leave() -> None:
-        for n_begun, job in ((3, "21"), (10, "22")):
-            wait_for(lambda n=n_begun: begun.exists() and len(begun.read_text().split()) > n)
-            ask_to_leave(site.folder, job)
+    def leave(number: int) -> None:
+        if number == 3:
+            ask_to_leave(site.folder, "21")
 
-    leaving = threading.Thread(target=leave)
-    leaving.start()
-    assert run_tasks(site.client, work, range(30)) == list(range(30))
-    leaving.join()
-    assert [keeper.wait(LIMIT_S) for keeper in keepers[:2]] == [0, 0]
-    assert sorted(map(int, begun.read_text().split())) == list(range(30))
+    assert run_tasks(site.client, work, range(40), leave) == list(range(40))
+    assert leaving.wait(LIMIT_S) == 0
+    assert sorted(map(int, begun.read_text().split())) == list(range(40))
     assert {end.cause for end in site.ends()} == {"left"}
 
 
