@@ -1,12 +1,14 @@
 # make run    sets everything up, runs the main job, prints where the reports are
 # make test   sets everything up, passes all tests
 # make validate     compares with other programs (Debian's dicom3tools and plastimatch, where installed) and runs what takes minutes
+# make test-cluster  as root, on Debian or Ubuntu: passes the tests that need SLURM or PostgreSQL, which it installs and starts
+# make test-chaos    the same: plans on SLURM while jobs and processes are cancelled, killed, stopped and requeued (hours)
 # make test-faults   kills processes at random moments, 200 times, and looks whether anything is lost (25 minutes)
 PYTHON ?= python3
 RUN = runs/tg119_cshape
 BIN = .venv/bin
 
-.PHONY: run test validate test-faults lint clean bench
+.PHONY: run test test-cluster test-chaos validate test-faults lint clean bench
 
 run: .venv/ready
 	$(BIN)/nightbeam plan examples/tg119_cshape.toml
@@ -16,6 +18,16 @@ run: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Where SLURM cannot be had, its tests are skipped; NIGHTBEAM_SITE_TESTS=required has them fail.
+test-cluster: .venv/ready
+	$(BIN)/python -m pytest -m site -v --durations=10 tests/cluster
+
+# NIGHTBEAM_CHAOS_RUNS and NIGHTBEAM_CHAOS_SEED choose how many runs, and what happens to them.
+test-chaos: .venv/ready
+	mkdir -p runs/chaos
+	NIGHTBEAM_CHAOS_SUMMARY=runs/chaos NIGHTBEAM_CHAOS_LOG=runs/chaos/events.log \
+	    $(BIN)/python -m pytest -m chaos -o faulthandler_timeout=0 tests/chaos
 
 # NIGHTBEAM_FAULT_KILLS and NIGHTBEAM_FAULT_SEED choose how many kills, and which random moments.
 test-faults: .venv/ready

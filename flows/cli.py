@@ -11,6 +11,7 @@ from engine.errors import NightbeamError
 from flows.cluster_command import cluster as cluster_command
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
+from flows.submit import submit
 
 _STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _OUTPUT = click.option(
@@ -118,6 +119,7 @@ def _run_flow(
     from engine.spec.study import load_study
     from flows.prefect_server import prefect_api
     from flows.progress import log_to
+    from flows.progress_file import progress_in
     from storage.store import Store
 
     found = load_study(study)  # a mistake in the study is told before anything starts
@@ -133,6 +135,7 @@ def _run_flow(
     study, store, output = study.resolve(), store.resolve(), output.resolve()
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
+        stack.enter_context(progress_in(output, what))
         wait_for_prefect = stack.enter_context(prefect_api(store / "prefect"))
         # The server takes some seconds to start: time to import, to read the case and to start a cluster.
         if what == "plan":
@@ -367,6 +370,7 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
 
 main.add_command(cluster_command)
 main.add_command(store_command)
+main.add_command(submit)
 
 if __name__ == "__main__":
     main()

@@ -1,17 +1,23 @@
 """What the commands share: options, and how errors are told. Imports nothing heavy, so that help is quick."""
 
-import re
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from engine.errors import CaseError, DicomError, NightbeamError, VolumeError, printable, reason_and_remedy
+from flows.failures import in_words
 
-LONGEST_MESSAGE = 2000
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a command that was asked to end by SIGTERM: 143, as a shell reports it."""
+_END_S = 15.0
+"""How long a command may take to end when it is asked to: SLURM and systemd do not wait for ever either."""
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
 STORE = click.option(
@@ -21,50 +27,59 @@ STORE = click.option(
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: whatever tidies up after Ctrl-C does so now."""
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM end what runs inside as Ctrl-C does; what then takes too long is cut off, and children with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    cut_off = threading.Timer(_END_S, os._exit, (TERMINATED,))
+    cut_off.daemon = True
+
+    def end(_signal: int, _frame: Any) -> None:
+        # Asked once is enough: a job's processes are asked by their parent and by SLURM.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        cut_off.start()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        raise
+    except BaseException as error:
+        # Tidying up half-way through something may fail in any way.
+        if cut_off.ident is not None:
+            raise Terminated from error
+        raise
+    finally:
+        cut_off.cancel()
+        signal.signal(signal.SIGTERM, before)
+
+
 def clear_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print deliberate errors without a traceback and leave with status 2; Ctrl-C leaves with 130."""
+    """Print deliberate errors without a traceback and leave with status 2; Ctrl-C leaves with 130, SIGTERM with 143."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
-        except NightbeamError as error:
-            _tell(error)
-            sys.exit(2)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else "cannot read or write: "
-            text = printable(f"nightbeam: {where}{reason_and_remedy(error)}")
-            click.echo(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …", err=True)
-            sys.exit(2)
-        except MemoryError:
-            click.echo("nightbeam: not enough memory; use a coarser dose grid or fewer scenarios", err=True)
-            sys.exit(2)
+            with _sigterm_like_ctrl_c():
+                return command(*args, **kwargs)
+        except Terminated:
+            click.echo("nightbeam: asked to end; the same command goes on where this one was", err=True)
+            sys.exit(TERMINATED)
         except KeyboardInterrupt:
             click.echo("nightbeam: stopped; the same command goes on where this one was", err=True)
             sys.exit(130)
         except Exception as error:
-            # Prefect notes an error in its database, and on a full disk fails at that itself.
-            deliberate = _deliberate_behind(error)
-            if deliberate is None:
+            words = in_words(error)
+            if words is None:
                 raise
-            _tell(deliberate)
+            click.echo(f"nightbeam: {words}", err=True)
             sys.exit(2)
 
     return wrapped
-
-
-def _tell(error: NightbeamError) -> None:
-    """Print the message of an error; names in it come from files, and files from anywhere."""
-    text = f"nightbeam: {error}"
-    if isinstance(error, CaseError | DicomError | VolumeError):
-        # Lists in our messages are indented; any other line end is part of a name.
-        text = re.sub(r"\n(?!  )", "?", text)
-    click.echo(printable(text, newlines=True), err=True)
-
-
-def _deliberate_behind(error: BaseException) -> NightbeamError | None:
-    """Return the last deliberate error that was being handled when ``error`` came up."""
-    behind = error.__cause__ or error.__context__
-    while behind is not None and not isinstance(behind, NightbeamError):
-        behind = behind.__cause__ or behind.__context__
-    return behind

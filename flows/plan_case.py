@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
+from flows.progress_file import begin_stage
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
 from flows.run import Computing, Run, open_run
@@ -19,6 +20,7 @@ R = TypeVar("R")
 
 def as_task(name: str, work: Callable[[], R]) -> R:
     """Run a stage as a Prefect task; the store, not Prefect, remembers what is done (it checks every byte)."""
+    begin_stage(name)
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from engine.errors import printable, reason_and_remedy
+from flows.progress_file import begin_stage, count_steps
 
 LOG = logging.getLogger("nightbeam")
 _LOG_EVERY_S = 10.0
@@ -52,6 +53,7 @@ class Reporter:
             What is counted.
         """
         LOG.info("%s: begins (%s %s)", name, total if total is not None else "?", unit)
+        begin_stage(name, total, unit)
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=24),
@@ -97,6 +99,7 @@ class Steps:
         """Count steps that were done now."""
         with self._lock:
             self._done += n
+            count_steps(self._done, self._found)
             self._show(n, note)
 
     def _show(self, n: int, note: str) -> None:

@@ -243,6 +243,14 @@ def take_run_lease(store: Path) -> Lease:
         return Lease(path, holder)
 
 
+def this_process(since: float) -> Holder:
+    """Return what others need to see whether this process lives."""
+    pid = os.getpid()
+    return Holder(
+        socket.gethostname(), _this_machine(), pid, _state_and_start(pid)[1], uuid.uuid4().hex[:16], since
+    )
+
+
 def live_since(store: Path) -> float | None:
     """Return when the oldest live run on a store started; None if there is no live run.
 
@@ -291,14 +299,7 @@ def _make(path: Path) -> Holder | None:
         return None
     try:
         with os.fdopen(descriptor, "w") as stream:
-            holder = Holder(
-                socket.gethostname(),
-                _this_machine(),
-                os.getpid(),
-                _state_and_start(os.getpid())[1],
-                uuid.uuid4().hex[:16],
-                os.fstat(descriptor).st_mtime,
-            )
+            holder = this_process(os.fstat(descriptor).st_mtime)
             json.dump(asdict(holder), stream)
     except OSError:
         path.unlink(missing_ok=True)

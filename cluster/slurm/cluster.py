@@ -23,6 +23,7 @@ from cluster.slurm.keeper import CERTIFICATE
 from cluster.slurm.notes import JOBS, Orders, read_jobs, read_orders, write_orders, write_scheduler
 from cluster.slurm.script import job_name, log_folder, worker_script
 from cluster.slurm.site import SlurmSite
+from cluster.slurm.steps import StepJobs
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.usage import USAGE, Used, append_usage, read_usage, used
 from cluster.slurm.worker import own_host
@@ -79,11 +80,14 @@ class SlurmCluster:
         )  # fmt: skip
         script = self.folder / SCRIPT
         script.write_text(worker_script(site, self.folder))
+        jobs = self._jobs()
         self._scheduler = self._start_scheduler()
-        self.supervisor = Supervisor(site, self.folder, script, self._jobs(), say)
+        self.supervisor = Supervisor(site, self.folder, script, jobs, say)
         self.supervisor.start()
 
     def _jobs(self) -> Jobs:
+        if self.site.start == "srun":
+            return StepJobs(self.site, self.folder)
         return SlurmJobs(job_name(self.folder))
 
     def _start_scheduler(self) -> LocalProcesses:

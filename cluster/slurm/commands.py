@@ -119,7 +119,7 @@ class SlurmJobs:
         ClusterError
             If SLURM refuses it: `SlurmAwayError` where the same may be accepted later.
         """
-        said = _run(["sbatch", "--parsable", str(script)]).strip().splitlines()
+        said = run_slurm(["sbatch", "--parsable", str(script)]).strip().splitlines()
         # Sites print what they like before; the last line is "number" or "number;cluster".
         number = said[-1].partition(";")[0].strip() if said else ""
         return number if number.isdigit() else None
@@ -134,7 +134,7 @@ class SlurmJobs:
         """
         # Whoever has the same name has the same owner: names of jobs hold a random number.
         try:
-            text = _run(
+            text = run_slurm(
                 ["squeue", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}"]
             )
         except (SlurmAwayError, NoSlurmError):
@@ -146,11 +146,11 @@ class SlurmJobs:
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs; one that is over already is no error."""
         if ids:
-            _run(["scancel", "--quiet", *ids])
+            run_slurm(["scancel", "--quiet", *ids])
 
     def cancel_all(self) -> None:
         """Cancel all jobs of this name, also those that nobody has seen in a list yet."""
-        _run(["scancel", "--quiet", f"--name={self._name}"])
+        run_slurm(["scancel", "--quiet", f"--name={self._name}"])
 
 
 def _job(line: str) -> Job:
@@ -176,7 +176,14 @@ def _span_s(text: str) -> float | None:
     return float(total + int(days or 0) * 86400)
 
 
-def _run(command: Sequence[str]) -> str:
+def run_slurm(command: Sequence[str]) -> str:
+    """Run a command of SLURM and return what it prints.
+
+    Raises
+    ------
+    ClusterError
+        If it fails: `SlurmAwayError` where it may do better later.
+    """
     # Whatever a person has set for their own eyes (SQUEUE_FORMAT, SBATCH_*) is not for these calls.
     own = {
         name: value
@@ -193,7 +200,7 @@ def _run(command: Sequence[str]) -> str:
             errors="replace",
             timeout=_LIMIT_S,
             check=False,
-            env={**_outside_of_job(own), "SLURM_TIME_FORMAT": "%s"},
+            env={**outside_of_job(own), "SLURM_TIME_FORMAT": "%s"},
         )
     except FileNotFoundError:
         raise NoSlurmError(
@@ -208,7 +215,7 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _outside_of_job(environment: dict[str, str]) -> dict[str, str]:
+def outside_of_job(environment: dict[str, str]) -> dict[str, str]:
     """Return the environment without what a job tells its processes: sbatch would hand it on to other jobs."""
     kept = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
     return {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.prefect_server import QUIET, EmbeddedServer
 from tests.faults.compare import damage, difference_of_fronts, difference_of_plans
+from tests.faults.environment import one_prefect_server
 from tests.faults.summary import failure_rate_limit, summarise
 from tests.faults.trial import FRONT, PLAN, Outcome, Trial, uninterrupted
 
@@ -21,23 +21,8 @@ _WORKERS = (2, 1, 4)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Return the environment of the commands: one Prefect server for all, because its start is the longest wait."""
-    home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in QUIET.items():
-            patch.setenv(key, value)
-        server = EmbeddedServer(home)
-        try:
-            server.wait()
-            yield {
-                **QUIET,
-                "PREFECT_API_URL": server.url,
-                "PREFECT_API_AUTH_STRING": server.password,
-                "PREFECT_HOME": str(home),
-                "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-            }
-        finally:
-            server.stop()
+    with one_prefect_server(tmp_path_factory.mktemp("prefect")) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,20 @@ class Trial:
         Of the random moments.
     environment
         For the command, beyond that of this process.
+    limit_s
+        How long the command may take.
     """
 
-    def __init__(self, folder: Path, n_worker: int, seed: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        n_worker: int,
+        seed: int,
+        environment: Mapping[str, str],
+        limit_s: float = _LIMIT_S,
+    ) -> None:
         self.folder, self.store, self.output = folder, folder / "store", folder / "out"
+        self._limit_s = limit_s
         self._n_worker, self._random = n_worker, random.Random(seed)
         self._mark = f"NIGHTBEAM_FAULT_TRIAL={folder}"
         key, value = self._mark.split("=", 1)
@@ -203,9 +213,9 @@ class Trial:
     def _wait(self) -> None:
         assert self._process is not None
         try:
-            self._process.wait(_LIMIT_S)
+            self._process.wait(self._limit_s)
         except subprocess.TimeoutExpired:
-            self.outcome.lost = f"did not end within {_LIMIT_S:g} s"
+            self.outcome.lost = f"did not end within {self._limit_s:g} s"
 
     def _has_ended_well(self) -> bool:
         """Return whether the command has ended as it should; a command that ended otherwise, unkilled, is lost."""
@@ -235,9 +245,11 @@ class Trial:
                     yield (entry / "cmdline").read_text().replace("\0", " ")
 
 
-def uninterrupted(what: str, text: str, folder: Path, environment: Mapping[str, str]) -> Path:
+def uninterrupted(
+    what: str, text: str, folder: Path, environment: Mapping[str, str], limit_s: float = _LIMIT_S
+) -> Path:
     """Run a command to its end without any kill; returns its folder."""
-    trial = Trial(folder, 2, 0, environment)
+    trial = Trial(folder, 2, 0, environment, limit_s)
     trial.run(what, text, 0)
     assert not trial.outcome.lost, trial.outcome.lost
     return folder

@@ -1,0 +1,96 @@
+"""The command ``nightbeam submit``: puts a command itself into a job, so that the login session may end."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import ClusterError
+from flows.command import EPILOG, clear_errors
+
+_RUNS = ("plan", "pareto", "batch")
+
+
+@click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--what", type=click.Choice(_RUNS), default="plan", show_default=True, help="Which command the job runs."
+)
+@click.option("--dry-run", is_flag=True, help="Only print the job script.")
+@click.argument(
+    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="FILE.toml --cluster SLURM.toml [OPTIONS]..."
+)
+@click.pass_context
+@clear_errors
+def submit(context: click.Context, what: str, dry_run: bool, arguments: tuple[str, ...]) -> None:
+    """Run a command as a SLURM job that outlives the login session.
+
+    \b
+      nightbeam submit examples/tg119_cshape.toml --cluster slurm.toml
+      nightbeam submit examples/tg119_cshape.toml --cluster slurm.toml --what pareto
+      nightbeam submit tonight.toml --cluster slurm.toml --what batch
+
+    FILE.toml and OPTIONS are those of the command: see `nightbeam plan --help`. The job holds the planning process,
+    which submits worker jobs as the SLURM file says (with start = "srun" the job holds the workers, too). The table
+    [controller] of that file says how large and long the job is. When its walltime ends, or the command dies, it starts
+    again and goes on from the store, until it is done. FILE.toml is read at every start: leave it as it is until then.
+    """  # noqa: D301  (click wants a real \b)
+    from cluster.slurm.controlling_job import ControllingJob, controller_name, controller_script
+    from cluster.slurm.site import read_site
+
+    file, cluster, output, given = _parse(context, what, arguments)
+    site = read_site(cluster)
+    job, name = ControllingJob(output), controller_name(file)
+    script = controller_script(site, job, name, [what, *given])
+    if dry_run:
+        click.echo(script, nl=False)
+        return
+    live = job.live()
+    if live is not None:
+        where = f" on {live.host}" if live.host else ""
+        raise ClusterError(
+            f"{file.name} is job {live.id} already ({live.state.lower()}{where}), and writes to {output}; wait for it, "
+            f"end it with `scancel {live.id}`, or give another folder with --output"
+        )
+    job.prepare(script)
+    number = job.submit(name)
+    click.echo(
+        f"submitted as job {number} ({name}), walltime {site.controller.walltime}, started again when that ends"
+    )
+    click.echo(f"  see it     squeue --job {number}")
+    click.echo(f"             tail -F {shlex.quote(str(job.log))}")
+    click.echo(f"             nightbeam status {shlex.quote(str(output))}")
+    click.echo(f"  stop it    scancel {number}     (submitted again, it goes on where it was)")
+    click.echo(f"  results    {output}")
+
+
+def _parse(
+    context: click.Context, what: str, arguments: tuple[str, ...]
+) -> tuple[Path, Path, Path, list[str]]:
+    """Return file, SLURM file and output folder, and the arguments to go on with, as the command itself reads them."""
+    group: Any = context.parent
+    command: click.Command = group.command.commands[what]
+    params = command.make_context(context.info_name, list(arguments), parent=context.parent).params
+    file = next(
+        params[param.name] for param in command.params if isinstance(param, click.Argument) and param.name
+    )
+    if file is None:
+        raise click.UsageError("give a file for the command to run")
+    if not str(params["cluster"]).endswith(".toml"):
+        raise click.UsageError("say which SLURM it goes to, with --cluster FILE.toml")
+    _check(what, file, params["store"])
+    output = Path(params["output"] or Path("runs") / file.stem).absolute()
+    given = list(arguments)
+    if not params["output"]:
+        given += ["--output", str(output)]
+    return file, Path(params["cluster"]), output, given
+
+
+def _check(what: str, file: Path, store: Path) -> None:
+    """Raise what would end the job at once: told now, and not from the queue."""
+    from engine.spec.study import load_study
+    from storage.store import Store
+
+    if what != "batch":
+        load_study(file)
+    Store(store).require_writable()

@@ -1,0 +1,47 @@
+"""Everything here is a test of a site: it needs root and Debian's packages, and runs in `make test-cluster` only."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.one_machine import OneMachine, one_machine
+from tests.faults.environment import one_prefect_server
+
+_HERE = Path(__file__).parent
+
+
+# First, so that the marker is there when markers are looked at.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.site)
+
+
+def require_slurm() -> None:
+    """Skip where no SLURM can be had; with NIGHTBEAM_SITE_TESTS=required (CI), fail."""
+    lacks = ""
+    if os.geteuid() != 0:
+        lacks = "needs root, to run SLURM's daemons"
+    elif shutil.which("slurmd") is None and shutil.which("apt-get") is None:
+        lacks = "needs SLURM, and there is no apt-get to install it"
+    if lacks:
+        (pytest.fail if os.environ.get("NIGHTBEAM_SITE_TESTS") == "required" else pytest.skip)(lacks)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[OneMachine]:
+    """Return a running SLURM of two nodes with two cores each."""
+    require_slurm()
+    with one_machine() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Return the environment of commands that share one Prefect server, because its start is the longest wait."""
+    with one_prefect_server(tmp_path_factory.mktemp("prefect")) as environment:
+        yield environment
