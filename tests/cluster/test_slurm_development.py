@@ -87,7 +87,9 @@ def test_a_job_in_batch_makes_no_room(slurm, jobs):
 def test_a_requeued_job_runs_again(slurm, jobs):
     number = jobs()
     assert requeue(slurm, number)
-    wait_until(lambda: "Restarts=1 " in slurm.says("scontrol", "show", "job", "-o", number), "it is started again")
+    wait_until(
+        lambda: "Restarts=1 " in slurm.says("scontrol", "show", "job", "-o", number), "it is started again"
+    )
     wait_until(lambda: state(slurm, number) == "RUNNING", "it runs again")
 
 
