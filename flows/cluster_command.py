@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.command import EPILOG, STORE, clear_errors
+from flows.preflight import test
 
 if TYPE_CHECKING:
     from cluster.slurm.site import SlurmSite
@@ -45,6 +46,9 @@ def keys() -> None:
     from flows.keys import list_keys
 
     click.echo(list_keys(SlurmSite))
+
+
+cluster.add_command(test)
 
 
 def in_words(site: "SlurmSite") -> str:

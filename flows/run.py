@@ -65,6 +65,8 @@ class Run:
         False for commands that only tell again what is in the store.
     need
         What every worker will use at most, when the first thing has to be computed.
+    checks_workers
+        Whether workers on other machines are looked at before they compute.
     """
 
     store: Store
@@ -72,6 +74,7 @@ class Run:
     computing: Computing = Computing()
     may_compute: bool = True
     need: "MemoryNeed | None" = None
+    checks_workers: bool = True
     _size: "Callable[[], MemoryNeed] | None" = None
     _open: ExitStack = field(default_factory=ExitStack)
     _cluster: "Cluster | None" = None
@@ -142,9 +145,20 @@ class Run:
             self.reporter.say(
                 f"cluster: {len(threads)} workers, {sum(threads.values())} threads ({self.computing.cluster})"
             )
+            if self.checks_workers and self.computing.cluster != "local":
+                self._check_workers(client)
             if self._size is not None:
                 self.need = self._size()
         return client
+
+    def _check_workers(self, client: "Client") -> None:
+        from cluster.findings import SameCode, require_same_code
+
+        for notice in require_same_code(client):
+            self.reporter.say(notice)
+        if self.computing.cluster.endswith(".toml"):
+            # On a scheduler of our own, which ends with this run: somebody else's would go on refusing workers.
+            client.register_plugin(SameCode())
 
     def before_computing(self, size: "Callable[[], MemoryNeed]") -> None:
         """Have the need of memory looked at when the first thing has to be computed, and again on another cluster."""

@@ -165,7 +165,9 @@ def clear_left_over(root: Path, say: Callable[[str], None] = _LOG.info) -> None:
             continue  # somebody else does the same
         if n_live:
             say(f"{n_live} worker jobs of a run that was killed were cancelled")
-        _count_unnoted(gone, {line.id: used(line, time.time()) for line in listing})
+        _count_unnoted(
+            gone, {job.id: used(job, time.time(), None if job.is_over else "cancelled") for job in listing}
+        )
         hand_over_usage(gone)
         remove(gone)
 

@@ -1,7 +1,7 @@
 """Worker "jobs" inside one allocation: steps that srun starts, for sites that forbid sbatch from compute nodes.
 
-The allocation is the job that this process runs in (``nightbeam submit`` with start = "srun", a job script of one's own,
-or salloc). A step has one srun, which is our child and ends the step when it dies, as it does with this process.
+The allocation is the job that this process runs in: that of ``nightbeam submit`` with start = "srun", one of somebody's
+own, or salloc's. A step has one srun, which is our child and ends the step when it dies, as it does with this process.
 """
 
 import ctypes
@@ -60,8 +60,8 @@ class StepJobs:
         job = os.environ.get("SLURM_JOB_ID")
         if not job:
             raise ClusterError(
-                'the SLURM file says start = "srun", but this process runs in no allocation; use `nightbeam submit`, give '
-                'the command inside a job or salloc, or write start = "sbatch"'
+                'the SLURM file says start = "srun", but this process runs in no allocation; use `nightbeam submit`, '
+                'give the command inside a job or salloc, or write start = "sbatch"'
             )
         self._job, self._site, self._folder = job, site, folder
         self._steps: dict[str, _Step] = {}
