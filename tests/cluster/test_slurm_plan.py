@@ -15,14 +15,11 @@ from tests.cluster.events import (
 )
 from tests.cluster.one_machine import wait_until
 from tests.cluster.slurm_run import SITE, SlurmRun
-from tests.e2e.small_study import STUDY
 from tests.faults.compare import damage, difference_of_plans
-from tests.faults.trial import uninterrupted
+from tests.faults.trial import PLAN, uninterrupted
 
-# Some ten seconds of dose, so that what is done to the jobs happens in its midst.
-SMALL = STUDY.replace("report_grid_mm = 5.0", "report_grid_mm = 8.0").replace(
-    "\ngrid_mm = 8.0", "\ngrid_mm = 4.0"
-)
+# Some ten seconds of dose, so that what is done to the jobs happens in its midst; three scenarios, soon judged.
+SMALL = PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 4.0")
 # Longer than a job of one minute.
 LONG = SMALL.replace("beamlet_mm = 10.0", "beamlet_mm = 4.0")
 
