@@ -80,7 +80,7 @@ class Chaos:
         return not self._run.is_queued(self._job)
 
     def happens(self, kind: str) -> bool:
-        """Have something happen as soon as there is somebody for it to happen to; returns False if the run ends before."""
+        """Have something happen as soon as it can; returns False if the run ends before."""
         if kind == COMMAND:
             if self._n_command >= _MAX_IN_A_ROW:
                 kind = KILL
