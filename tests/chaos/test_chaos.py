@@ -43,7 +43,7 @@ _SMALL_SITE = (
 )
 _EVERY_S = 20.0
 _STOP_S, _SHORT_STOP_S = 60.0, 5.0
-_LIMIT_S, _SHORT_LIMIT_S = 3600.0, 400.0
+_LIMIT_S, _SHORT_LIMIT_S = 3600.0, 900.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +111,7 @@ def test_fourteen_scenarios_survive_a_stormy_night(
 def test_none_of_a_hundred_runs_is_lost_or_different(slurm, prefect, tmp_path, capsys):
     expected = tmp_path / "quiet"
     expected.mkdir()
-    uninterrupted("plan", PLAN, expected, prefect)
+    uninterrupted("plan", PLAN, expected, prefect, limit_s=_LIMIT_S)
 
     def attempt(number: int) -> Outcome:
         outcome = _attempt(slurm, tmp_path / f"run-{number}", _SEED + number, prefect, expected)

@@ -30,7 +30,7 @@ SOLVE = "optimise: begins"
 @pytest.fixture(scope="module")
 def quiet(prefect, tmp_path_factory):
     """Return the folder of a quiet local run."""
-    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect)
+    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect, limit_s=550.0)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_controller_that_is_away_for_a_while_does_no_harm(plan, quiet, slurm):
 def test_jobs_of_one_minute_hand_over_to_others(plan, prefect, tmp_path):
     expected = tmp_path / "expected"
     expected.mkdir()
-    uninterrupted("plan", LONG, expected, prefect)
+    uninterrupted("plan", LONG, expected, prefect, limit_s=550.0)
     run = plan(LONG, SITE.replace("00:30:00", "00:01:00"))
     ends_as(run, expected)
     used = run.usage()
