@@ -21,7 +21,7 @@ test: .venv/ready
 
 # Where SLURM cannot be had, its tests are skipped; NIGHTBEAM_SITE_TESTS=required has them fail.
 test-cluster: .venv/ready
-	$(BIN)/python -m pytest -m site -v --durations=10 tests/cluster
+	$(BIN)/python -m pytest -m site -v --durations=10 -o faulthandler_timeout=0 tests/cluster
 
 # NIGHTBEAM_CHAOS_RUNS and NIGHTBEAM_CHAOS_SEED choose how many runs, and what happens to them.
 test-chaos: .venv/ready

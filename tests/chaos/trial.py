@@ -27,6 +27,8 @@ _LOG = logging.getLogger("nightbeam.chaos")
 _MAX_IN_A_ROW = 2
 """A planning process that is killed a third time without any progress is not started again, on purpose."""
 _PREEMPT_S = 3.0
+_NOBODY_S = 120.0
+"""A run without any worker for so long is not waited for: whether it is lost, its end will show."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Chaos:
         return not self._run.is_queued(self._job)
 
     def happens(self, kind: str) -> bool:
-        """Have something happen now; returns False if there was nobody for it to happen to."""
+        """Have something happen as soon as it can; returns False if the run ends before."""
         if kind == COMMAND:
             if self._n_command >= _MAX_IN_A_ROW:
                 kind = KILL
@@ -86,9 +88,14 @@ class Chaos:
                 self._n_command += 1
         elif kind != REQUEUE:
             self._n_command = 0
-        stage = self._run.stage()
-        if not self._do(kind):
-            return False
+        until_s = time.monotonic() + _NOBODY_S
+        while True:
+            stage = self._run.stage()
+            if self.is_over or time.monotonic() > until_s:
+                return False
+            if self._do(kind):
+                break
+            self.wait(0.3)
         event = Event(kind, time.monotonic() - self._begin_s, stage)
         self.outcome.events.append(event)
         _LOG.info("seed %d: %.1f s, %s, while: %s", self.outcome.seed, event.at_s, event.kind, event.stage)
@@ -103,7 +110,7 @@ class Chaos:
                 due[1]()
             if time.monotonic() > until_s or self.is_over:
                 return
-            time.sleep(min(0.3, max(0.01, until_s - time.monotonic())))
+            time.sleep(min(0.5, max(0.01, until_s - time.monotonic())))
 
     def finish(self, limit_s: float) -> None:
         """Wait for the run's end and note how it was."""

@@ -15,14 +15,11 @@ from tests.cluster.events import (
 )
 from tests.cluster.one_machine import wait_until
 from tests.cluster.slurm_run import SITE, SlurmRun
-from tests.e2e.small_study import STUDY
 from tests.faults.compare import damage, difference_of_plans
-from tests.faults.trial import uninterrupted
+from tests.faults.trial import PLAN, uninterrupted
 
-# Some ten seconds of dose, so that what is done to the jobs happens in its midst.
-SMALL = STUDY.replace("report_grid_mm = 5.0", "report_grid_mm = 8.0").replace(
-    "\ngrid_mm = 8.0", "\ngrid_mm = 4.0"
-)
+# Some ten seconds of dose, so that what is done to the jobs happens in its midst; three scenarios, soon judged.
+SMALL = PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 4.0")
 # Longer than a job of one minute.
 LONG = SMALL.replace("beamlet_mm = 10.0", "beamlet_mm = 4.0")
 
@@ -33,7 +30,7 @@ SOLVE = "optimise: begins"
 @pytest.fixture(scope="module")
 def quiet(prefect, tmp_path_factory):
     """Return the folder of a quiet local run."""
-    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect)
+    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect, limit_s=550.0)
 
 
 @pytest.fixture
@@ -132,7 +129,7 @@ def test_a_controller_that_is_away_for_a_while_does_no_harm(plan, quiet, slurm):
 def test_jobs_of_one_minute_hand_over_to_others(plan, prefect, tmp_path):
     expected = tmp_path / "expected"
     expected.mkdir()
-    uninterrupted("plan", LONG, expected, prefect)
+    uninterrupted("plan", LONG, expected, prefect, limit_s=550.0)
     run = plan(LONG, SITE.replace("00:30:00", "00:01:00"))
     ends_as(run, expected)
     used = run.usage()
