@@ -164,7 +164,13 @@ def measure_tasks(n_worker: int, seconds: Sequence[float], payload_bytes: int, i
 
 
 def measure_rounds(
-    n_worker: int, n_group: int, n_beamlet: int, n_scenario: int, work_s: float, n_evaluation: int, direct: bool
+    n_worker: int,
+    n_group: int,
+    n_beamlet: int,
+    n_scenario: int,
+    work_s: float,
+    n_evaluation: int,
+    direct: bool,
 ) -> Figures:
     """Return what evaluations over actors cost.
 
@@ -212,49 +218,55 @@ def measure_rounds(
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def task_table(found: Sequence[Figures]) -> list[str]:
-    """Return what tasks cost, as a markdown table."""
-    lines = [
+def task_heading() -> list[str]:
+    """Return the heading of what tasks cost."""
+    return [
         "| workers | tasks | mean task, s | wall s | efficiency | scheduler CPU, ms a task | of a core | "
         "planning CPU, ms a task | of a core | messages a task | kB a task | scheduler waited | "
         "at rest: scheduler, ms a worker and s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in found:
-        busy, idle, n = one["busy"], one["idle"], one["n_task"]
-        lines.append(
-            f"| {one['n_worker']} | {n} | {one['work_s'] / n:.2f} | {busy['wall_s']:.1f} | {busy['efficiency']:.2f} "
-            f"| {busy['scheduler_s'] / n * 1e3:.2f} | {busy['scheduler_s'] / busy['wall_s']:.2f} "
-            f"| {busy['planning_s'] / n * 1e3:.2f} | {busy['planning_s'] / busy['wall_s']:.2f} "
-            f"| {busy['scheduler_messages'] / n:.1f} | {busy['scheduler_bytes'] / n / 1e3:.0f} "
-            f"| {busy['scheduler_waited_s'] / busy['wall_s']:.2f} "
-            f"| {idle['scheduler_s'] / idle['wall_s'] / one['n_worker'] * 1e3:.3f} |"
-        )
-    return lines
 
 
-def round_table(found: Sequence[Figures]) -> list[str]:
-    """Return what evaluations cost, as a markdown table."""
-    lines = [
+def task_row(one: Figures) -> str:
+    """Return a line of the table."""
+    busy, idle, n = one["busy"], one["idle"], one["n_task"]
+    return (
+        f"| {one['n_worker']} | {n} | {one['work_s'] / n:.2f} | {busy['wall_s']:.1f} | {busy['efficiency']:.2f} "
+        f"| {busy['scheduler_s'] / n * 1e3:.2f} | {busy['scheduler_s'] / busy['wall_s']:.2f} "
+        f"| {busy['planning_s'] / n * 1e3:.2f} | {busy['planning_s'] / busy['wall_s']:.2f} "
+        f"| {busy['scheduler_messages'] / n:.1f} | {busy['scheduler_bytes'] / n / 1e3:.0f} "
+        f"| {busy['scheduler_waited_s'] / busy['wall_s']:.2f} "
+        f"| {idle['scheduler_s'] / idle['wall_s'] / one['n_worker'] * 1e3:.3f} |"
+    )
+
+
+def round_heading() -> list[str]:
+    """Return the heading of what evaluations cost."""
+    return [
         "| workers | groups | actors | through | work, s | wall, s an evaluation | efficiency | "
         "scheduler CPU, ms an evaluation | planning CPU, ms an evaluation | MB an evaluation | making actors, wall s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in found:
-        busy, n = one["busy"], one["n_evaluation"]
-        lines.append(
-            f"| {one['n_worker']} | {one['n_group']} | {one['n_actor']} | {'workers' if one['direct'] else 'scheduler'} "
-            f"| {one['work_s']:g} | {busy['wall_s'] / n:.3f} | {busy['efficiency']:.2f} "
-            f"| {busy['scheduler_s'] / n * 1e3:.1f} | {busy['planning_s'] / n * 1e3:.1f} "
-            f"| {busy['scheduler_bytes'] / n / 1e6:.2f} | {one['making']['wall_s']:.1f} |"
-        )
-    return lines
+
+
+def round_row(one: Figures) -> str:
+    """Return a line of the table."""
+    busy, n = one["busy"], one["n_evaluation"]
+    return (
+        f"| {one['n_worker']} | {one['n_group']} | {one['n_actor']} | {'workers' if one['direct'] else 'scheduler'} "
+        f"| {one['work_s']:g} | {busy['wall_s'] / n:.3f} | {busy['efficiency']:.2f} "
+        f"| {busy['scheduler_s'] / n * 1e3:.1f} | {busy['planning_s'] / n * 1e3:.1f} "
+        f"| {busy['scheduler_bytes'] / n / 1e6:.2f} | {one['making']['wall_s']:.1f} |"
+    )
 
 
 def main() -> None:
     """Read the command line, measure, print tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="|".join(PARTS), help="default: all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="|".join(PARTS), help="default: all"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--task-s", type=float, default=5.0, help="of the part tasks; default 5")
     parser.add_argument("--tasks-each", type=int, default=6, help="tasks for each worker, of the part tasks")
@@ -275,29 +287,32 @@ def main() -> None:
     print(f"{machine()}\n", flush=True)
     result: Figures = {"machine": machine()}
     for part in given.parts or PARTS:
-        found: list[Figures] = []
-        for n_worker in given.workers:
-            if part == "tasks":
-                seconds = [given.task_s] * (given.tasks_each * n_worker)
-                found.append(measure_tasks(n_worker, seconds, given.payload, given.idle_s))
-            elif part == "study":
-                for number, task_s in given.stage or [(242, 1.2), (1800, 0.45)]:
-                    seconds = [float(task_s)] * int(number)
-                    found.append(measure_tasks(n_worker, seconds, given.payload, given.idle_s))
-            else:
-                found += [
-                    measure_rounds(
+        print("\n".join(round_heading() if part == "rounds" else task_heading()), flush=True)
+        result[part] = []
+        for one in _measurements(part, given):
+            result[part].append(one)
+            # Line by line: what was measured stays, whatever becomes of the rest.
+            print(round_row(one) if part == "rounds" else task_row(one), flush=True)
+            if given.json:
+                given.json.write_text(json.dumps(result, indent=2) + "\n")
+        print()
+
+
+def _measurements(part: str, given: argparse.Namespace) -> Iterator[Figures]:
+    for n_worker in given.workers:
+        if part == "tasks":
+            seconds = [given.task_s] * (given.tasks_each * n_worker)
+            yield measure_tasks(n_worker, seconds, given.payload, given.idle_s)
+        elif part == "study":
+            for number, task_s in given.stage or [(242, 1.2), (1800, 0.45)]:
+                yield measure_tasks(n_worker, [float(task_s)] * int(number), given.payload, given.idle_s)
+        else:
+            for n_group in given.groups:
+                if n_group <= max(16, n_worker):
+                    yield measure_rounds(
                         n_worker, n_group, given.beamlets, given.scenarios, given.evaluation_s,
                         given.evaluations, given.direct,
-                    )
-                    for n_group in given.groups
-                    if n_group <= max(16, n_worker)
-                ]  # fmt: skip
-        result[part] = found
-        print(f"{part}\n")
-        print("\n".join(round_table(found) if part == "rounds" else task_table(found)), end="\n\n", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=2) + "\n")
+                    )  # fmt: skip
 
 
 if __name__ == "__main__":

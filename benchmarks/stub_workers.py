@@ -98,6 +98,8 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     quiet = {
         "distributed.worker.profile.enabled": False,
+        # Each worker would look through the scratch folders of all others.
+        "distributed.worker.use-file-locking": False,
         "distributed.admin.system-monitor.interval": "60s",
         "distributed.worker.http.routes": [],
         "distributed.admin.tick.interval": "1s",
