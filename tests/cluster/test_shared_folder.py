@@ -1,0 +1,137 @@
+"""One store on two mounts, used by runs that cannot see each other's processes, as on two machines.
+
+Once with bind mounts of a local folder, which share everything but the paths, and once with two NFS mounts: a
+user-mode Linux (Debian's ``user-mode-linux``) runs kernel server and clients of its own, so the machine's kernel needs
+no NFS. Each mount has its own memory of names, attributes and data. Debian packages: user-mode-linux,
+nfs-kernel-server, kmod, e2fsprogs.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from storage.lease import LEASE_S
+
+ROOT = Path(__file__).parents[2]
+BOOT = Path(__file__).with_name("nfs_guest") / "boot.sh"
+LIMIT_S = 3200.0
+TAKE_OVER_S = 2.0 * LEASE_S
+"""`LEASE_S` of silence, some seconds for looking, and room for a busy machine."""
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.timeout(LIMIT_S),
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounting and process namespaces need root"),
+]
+
+
+def bind_mounts(folder):
+    """Use two bind mounts of one local folder; returns what was found."""
+    with ExitStack() as mounted:
+        for name in ("origin", "a", "b"):
+            (folder / name).mkdir()
+        for name in ("a", "b"):
+            subprocess.run(["mount", "--bind", folder / "origin", folder / name], check=True)
+            mounted.callback(subprocess.run, ["umount", "--lazy", folder / name], check=True)
+        module = [sys.executable, "-m", "tests.cluster.two_mounts"]
+        subprocess.run(
+            [*module, folder / "a", folder / "b", folder / "result.json", "--plans"], cwd=ROOT, check=True
+        )
+    return json.loads((folder / "result.json").read_text())
+
+
+def nfs_mounts(folder, options, *arguments):
+    """Use two NFS mounts in a user-mode Linux; returns what was found."""
+    missing = [
+        name
+        for name in ("linux.uml", "rpc.nfsd", "mount.nfs4", "insmod", "mkfs.ext4")
+        if not shutil.which(name)
+    ]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (Debian: user-mode-linux nfs-kernel-server kmod e2fsprogs)")
+    image = folder / "export.img"
+    with image.open("wb") as stream:
+        stream.truncate(3 << 30)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    guest = [
+        "linux.uml",
+        "mem=3G",
+        "root=/dev/root",
+        "rootfstype=hostfs",
+        "rootflags=/",
+        "rw",
+        f"ubd0={image}",
+    ]
+    guest += [
+        "con0=null,fd:1",
+        "con=null",
+        "init=/bin/bash",
+        "--",
+        BOOT,
+        sys.executable,
+        ROOT,
+        folder,
+        options,
+    ]
+    with (folder / "boot.log").open("wb") as log:
+        subprocess.run(
+            [*guest, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, timeout=LIMIT_S,
+            env={**os.environ, "TMPDIR": "/dev/shm"},  # the guest's memory is a file
+        )  # fmt: skip
+    image.unlink()
+    found = folder / "result.json"
+    assert found.exists(), (folder / "boot.log").read_text(errors="replace")[-3000:]
+    return json.loads(found.read_text())
+
+
+@pytest.fixture(scope="module")
+def on_bind_mounts(tmp_path_factory):
+    return bind_mounts(tmp_path_factory.mktemp("bind"))
+
+
+@pytest.fixture(scope="module")
+def on_nfs(tmp_path_factory):
+    return nfs_mounts(tmp_path_factory.mktemp("nfs"), "-", "--plans", "--repeats", "1")
+
+
+@pytest.fixture(params=["on_bind_mounts", "on_nfs"])
+def found(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_of_two_mounts_only_one_makes_a_file_exclusively(found):
+    assert found["exclusive_wrong"] == 0
+
+
+def test_two_runs_at_once_on_two_mounts_end_with_the_same_bits(found):
+    first, second = found["together"]["weights"]
+    assert first == second
+
+
+def test_one_of_two_runs_on_two_mounts_waits_while_the_other_solves(found):
+    assert found["together"]["n_waited"] == 1
+
+
+def test_a_killed_run_on_another_mount_is_followed_when_its_lease_is_over(found):
+    assert found["takeover"]["after_s"] < TAKE_OVER_S
+    first, second = found["takeover"]["weights"]
+    assert first == second
+
+
+def test_no_object_is_written_again_after_a_takeover(found):
+    assert found["takeover"]["written_again"] == 0
+
+
+def test_a_store_on_two_mounts_is_whole_afterwards(found):
+    assert found["check"]["status"] == 0, found["check"]["said"]
+    assert not found["damaged"]
+
+
+def test_a_beat_of_a_lease_is_seen_through_another_mount_before_the_lease_is_over(found):
+    assert found["seen_after_s"]["beat of a lease by open and fstat"]["most"] < LEASE_S / 2.0
