@@ -8,9 +8,13 @@
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 python=$1 repository=$2 folder=$3 options=$4
 shift 4
+arguments=()
+# The kernel adds a word of its own.
+for each in "$@"; do [[ $each == console=* ]] || arguments+=("$each"); done
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-for each in /run /var/lib/nfs /mnt /dev/shm; do mount -t tmpfs guest "$each"; done
+for each in /run /var/lib/nfs /mnt; do mount -t tmpfs guest "$each"; done
+mkdir -p /dev/shm && mount -t tmpfs guest /dev/shm
 ip link set lo up
 modules=/usr/lib/uml/modules/$(uname -r)
 for wanted in nfsd/nfsd nfs/nfsv4; do
@@ -33,6 +37,6 @@ rpc.nfsd -N 3 4
 for each in a b; do mount -t nfs4 -o "vers=4.2,nosharecache$more" 127.0.0.1:/ /mnt/$each; done
 grep nfs4 /proc/mounts
 cd "$repository" || exit
-PYTHONPATH=$repository timeout 3000 "$python" -m tests.cluster.two_mounts /mnt/a /mnt/b "$folder/result.json" "$@"
+PYTHONPATH=$repository timeout 3000 "$python" -m tests.cluster.two_mounts /mnt/a /mnt/b "$folder/result.json" "${arguments[@]}"
 sync
 poweroff -f
