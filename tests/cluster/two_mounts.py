@@ -66,8 +66,11 @@ def seen_after(folder_a: Path, folder_b: Path, n_repeat: int) -> dict[str, list[
             time.sleep(2 * POLL_S)
             see(b)
             act(a)
-            with suppress(TimeoutError):
-                found.setdefault(name, []).append(wait_until(lambda b=b: see(b), SEE_LIMIT_S))
+            try:
+                after_s = wait_until(lambda b=b: see(b), SEE_LIMIT_S)
+            except TimeoutError:
+                after_s = SEE_LIMIT_S
+            found.setdefault(name, []).append(after_s)
 
     def publish(folder: Path) -> None:
         (folder / "aside").write_text("content")

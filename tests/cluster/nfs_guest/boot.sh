@@ -27,6 +27,8 @@ mkdir -p /mnt/export /mnt/a /mnt/b /var/lib/nfs/v4recovery
 touch /var/lib/nfs/etab /var/lib/nfs/rmtab /var/lib/nfs/state
 mount /dev/ubda /mnt/export
 mount -t nfsd nfsd /proc/fs/nfsd
+# No delegations: the server knows both mounts as one client, and would not call back from one what it gave the other.
+echo 0 > /proc/sys/fs/leases-enable
 echo 10 > /proc/fs/nfsd/nfsv4gracetime
 echo 10 > /proc/fs/nfsd/nfsv4leasetime
 exportfs -o rw,no_root_squash,fsid=0,sync,no_subtree_check 127.0.0.1:/mnt/export
