@@ -30,6 +30,7 @@ from benchmarks.processes import Traffic, cpu_s, waited_s
 from benchmarks.stub_workers import StubLoader, StubTask, answer
 from cluster.local import SCHEDULER, LocalProcesses
 from cluster.resident import ResidentRows
+from cluster.security import path_of
 from cluster.submit import run_tasks
 from cluster.workers import known_workers
 from engine.optimise.functions import SquaredOverdose
@@ -62,13 +63,15 @@ class Load:
         address = self._local.address()
         self._scheduler = self._local.pids()[SCHEDULER]
         self._stubs = [
-            _start_stubs(first, min(_WORKERS_A_PROCESS, n_worker - first), address)
+            _start_stubs(first, min(_WORKERS_A_PROCESS, n_worker - first), address, self._local.certificate)
             for first in range(0, n_worker, _WORKERS_A_PROCESS)
         ]
         for stubs in self._stubs:
             if stubs.stdout.readline().strip() != "joined":  # type: ignore[union-attr]
                 sys.exit("stub workers did not start")
-        self.client = Client(address, timeout=60, direct_to_workers=direct)  # type: ignore[no-untyped-call]
+        self.client = Client(  # type: ignore[no-untyped-call]
+            address, timeout=60, security=self._local.security(), direct_to_workers=direct
+        )
         known_workers(self.client, n_worker, _JOIN_S)
 
     def close(self) -> None:
@@ -117,10 +120,10 @@ class Load:
         }
 
 
-def _start_stubs(first: int, number: int, address: str) -> "subprocess.Popen[str]":
+def _start_stubs(first: int, number: int, address: str, certificate: int) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.stub_workers", str(first), str(number)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "benchmarks.stub_workers", str(path_of(certificate)), str(first), str(number)],
+        pass_fds=[certificate], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     process.stdin.write(f"{address}\n")  # type: ignore[union-attr]
     process.stdin.flush()  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
 """Many Dask workers in one process that answer after a given time and compute nothing.
 
-``python -m benchmarks.stub_workers FIRST NUMBER`` reads the scheduler's address from standard input, starts workers
+``python -m benchmarks.stub_workers CERTIFICATE FIRST NUMBER`` reads the address from standard input, starts workers
 FIRST, FIRST + 1, ..., and says ``joined``. They are Dask's own `Worker` objects, so what they say to the scheduler, and
 how often, is what real ones say; what they would look at on their own machine (profiles, memory) is switched off. To
 each further line it answers with the messages and bytes it has written and read, as JSON; it ends when the lines do.
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -69,8 +70,10 @@ class StubLoader:
         return [StubGroup(self.n_beamlet, self.evaluation_s) for _ in groups]
 
 
-async def _work(first: int, number: int) -> None:
+async def _work(certificate: Path, first: int, number: int) -> None:
     from distributed import Worker
+
+    from cluster.security import security
 
     loop = asyncio.get_running_loop()
     address = (await loop.run_in_executor(None, sys.stdin.readline)).strip()
@@ -78,7 +81,7 @@ async def _work(first: int, number: int) -> None:
     workers = [
         Worker(
             address, name=f"stub {first + i}", nthreads=1, host="127.0.0.1",
-            dashboard_address="127.0.0.1:0", memory_limit=None,
+            dashboard_address="127.0.0.1:0", memory_limit=None, protocol="tls", security=security(certificate),
         )
         for i in range(number)
     ]  # fmt: skip
@@ -106,7 +109,7 @@ def main() -> None:
         "distributed.admin.tick.cycle": "10s",
     }
     with dask.config.set(quiet):
-        asyncio.run(_work(int(sys.argv[1]), int(sys.argv[2])))
+        asyncio.run(_work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
 
 
 if __name__ == "__main__":
