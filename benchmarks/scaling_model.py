@@ -27,10 +27,10 @@ class Dask:
         Of the scheduler for each actor in an evaluation, if questions and answers pass through it.
     """
 
-    scheduler_s: float = 0.02
-    scheduler_worker_s: float = 0.0004
-    scheduler_task_s: float = 0.0023
-    planning_task_s: float = 0.0028
+    scheduler_s: float = 0.0184
+    scheduler_worker_s: float = 0.0002
+    scheduler_task_s: float = 0.0026
+    planning_task_s: float = 0.0020
     planning_evaluation_s: float = 0.008
     planning_actor_s: float = 0.0017
     scheduler_actor_s: float = 0.0010
