@@ -127,6 +127,10 @@ def test_a_killed_run_on_another_mount_is_followed_when_its_lease_is_over(on_bin
     assert first == second
 
 
+def test_who_takes_over_on_another_mount_goes_on_with_the_log_of_the_killed_run(on_bind_mounts):
+    assert on_bind_mounts["takeover"]["n_replayed"] > 0
+
+
 def test_no_object_is_written_again_after_a_takeover(on_bind_mounts):
     assert on_bind_mounts["takeover"]["written_again"] == 0
 

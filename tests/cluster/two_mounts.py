@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -141,10 +142,10 @@ def exclusive(folder_a: Path, folder_b: Path, n_repeat: int) -> int:
 class FarRun:
     """A run in a process namespace of its own; killing it kills everything in there, as a machine that goes down."""
 
-    def __init__(self, mount: Path, name: str, text: str) -> None:
+    def __init__(self, mount: Path, name: str, text: str, store: str = "store") -> None:
         folder = mount / "runs" / name
         folder.mkdir(parents=True)
-        self.store, self.output = mount / "store", folder / "out"
+        self.store, self.output = mount / store, folder / "out"
         plan = command(
             "plan", write_study(folder, text), self.store, self.output, "--workers", "1", "--quiet"
         )
@@ -171,6 +172,11 @@ class FarRun:
             raise RuntimeError(f"the run ended too early: {Path(self._log.name).read_text()}")
         return any(log.stat().st_size > 10_000 for log in (self.store / "solve_log").glob("*.log"))
 
+    def n_replayed(self) -> int:
+        """Return how many evaluations it took over from the log of another run."""
+        found = re.search(r"optimise: done.*\((\d+) found", (self.output / "nightbeam.log").read_text())
+        return int(found[1]) if found else 0
+
     def weights(self) -> str:
         """Wait for the end; returns a digest of the weights."""
         if self.process.wait(LIMIT_S):
@@ -189,11 +195,9 @@ def two_runs_at_once(mount_a: Path, mount_b: Path) -> dict[str, Any]:
     """Start the same study through both mounts, on a new store."""
     runs = [FarRun(mount, f"together-{name}", SMALLER) for mount, name in ((mount_a, "a"), (mount_b, "b"))]
     weights = [run.weights() for run in runs]
-    solved = [run for run in runs if run.said("optimise: begins") and not run.said("(60 found in the store)")]
     waited = [run for run in runs if run.said("is solving this; waiting for it")]
     return {
         "weights": weights,
-        "n_solved": len(solved),
         "n_waited": len(waited),
         "n_object": len(inodes(mount_a / "store")),
     }
@@ -212,12 +216,12 @@ def takeover(mount_a: Path, mount_b: Path) -> dict[str, Any]:
     killed.process.wait()
     after_s = wait_until(lambda: follower.said("optimise: begins"))
     weights = follower.weights()
-    alone = FarRun(mount_a, "alone", text)
+    alone = FarRun(mount_a, "alone", text, "store-alone")
     after = inodes(mount_a / "store")
     return {
         "after_s": after_s,
         "weights": [weights, alone.weights()],
-        "replayed": follower.said("evaluations in") and not follower.said("(0 found in the store)\n"),
+        "n_replayed": follower.n_replayed(),
         "written_again": sum(after[name] != inode for name, inode in before.items()),
     }
 
