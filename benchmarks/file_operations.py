@@ -87,8 +87,8 @@ def count(trace: Path, store: str) -> dict[str, Counter[str]]:
     aside: dict[str, str] = {}
     for name, arguments, _ in calls_of(trace):
         if name.startswith("rename"):
-            first, last = (a or b for a, b in _PATHS.findall(arguments) if store in (a or b))
-            if "/aside/" in first:
+            first, *more = [a or b for a, b in _PATHS.findall(arguments) if store in (a or b)] or [""]
+            for last in more if "/aside/" in first else ():
                 aside[Path(first).name] = last.removeprefix(store).strip("/").split("/")[0]
     counted: dict[str, Counter[str]] = defaultdict(Counter)
     for name, arguments, succeeded in calls_of(trace):
