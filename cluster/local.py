@@ -7,6 +7,7 @@ children die with this process, whatever happens to it, and ignore Ctrl-C, which
 
 import logging
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from typing import IO
 
+from cluster.ends import Cause, WorkerEnd
+from cluster.memory import n_oom_kill, worker_limit
 from cluster.process import JOINED
 from engine.errors import ClusterError, SchedulerLostError
 
@@ -31,6 +34,8 @@ _MAX_EARLY_DEATHS = 5
 _END_S = 5.0
 _NOTICE_S = 2.0
 _LAST_WORDS = 800
+_NEAR_LIMIT = 0.9
+"""A killed worker that used this share of what it might is taken to have run out of memory."""
 _ENVIRONMENT = {
     # Threads are the cluster's business: a library that starts more of them only gets in its way.
     "OMP_NUM_THREADS": "1",
@@ -45,6 +50,9 @@ class _Child:
     def __init__(self, role: str, arguments: Sequence[str]) -> None:
         self.role = role
         self.heard = ""
+        self.peak_bytes: int | None = None
+        # Until it is another program, a child is counted as large as its parent is.
+        self._parent_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
         # What this process can import, its children can, in whatever way it was started.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
@@ -75,6 +83,12 @@ class _Child:
         """Whether a worker is, or was, part of the cluster."""
         return JOINED in self.heard.split()
 
+    @property
+    def address(self) -> str:
+        """What a worker that has joined is known by to the scheduler."""
+        words = self.heard.split()
+        return words[words.index(JOINED) + 1] if self.has_joined else ""
+
     def tell(self, line: str) -> None:
         """Write the one line that it waits for."""
         with suppress(BrokenPipeError), self.process.stdin:  # type: ignore[union-attr]
@@ -88,7 +102,7 @@ class _Child:
 
     def bury(self) -> str:
         """Wait for its end and return how it ended, with its last words."""
-        code = self.process.wait()
+        code = self._reap()
         self._words.seek(0)
         words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
         self._words.close()
@@ -97,6 +111,14 @@ class _Child:
                 stream.close()  # type: ignore[union-attr]
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return f"{how}; its last words: {words}" if words else how
+
+    def _reap(self) -> int:
+        if self.process.returncode is None:
+            _, status, used = os.wait4(self.process.pid, 0)
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            peak_bytes = used.ru_maxrss << 10
+            self.peak_bytes = peak_bytes if peak_bytes > self._parent_bytes else None
+        return self.process.returncode
 
 
 class LocalProcesses:
@@ -110,10 +132,21 @@ class LocalProcesses:
         Threads of each worker.
     imports
         Modules that workers import while they start.
+    limit_bytes
+        Memory that each worker may use; if None, an equal share of what is free.
     """
 
-    def __init__(self, n_worker: int, n_thread: int = 1, imports: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        n_worker: int,
+        n_thread: int = 1,
+        imports: Sequence[str] = (),
+        limit_bytes: int | None = None,
+    ) -> None:
         self.n_worker, self._worker_arguments = n_worker, (str(n_thread), *imports)
+        self._limit_bytes = worker_limit(None, n_worker, limit_bytes)
+        self._n_oom_kill = n_oom_kill()
+        self._ends: dict[str, WorkerEnd] = {}
         self._children: dict[str, _Child] = {}
         self._n_early_deaths: dict[str, int] = {}
         self._address: Future[str] = Future()
@@ -150,6 +183,10 @@ class LocalProcesses:
     def pids(self) -> dict[str, int]:
         """Return the process ids of ``scheduler``, ``worker 1``, ``worker 2``, ..."""
         return {role: child.process.pid for role, child in list(self._children.items())}
+
+    def why(self, address: str) -> WorkerEnd | None:
+        """Return why the worker at an address ended, or None if that is not known yet."""
+        return self._ends.get(address)
 
     def close(self) -> None:
         """End all processes, and wait for their end."""
@@ -200,6 +237,8 @@ class LocalProcesses:
         if child.role == SCHEDULER:
             self._fail(SchedulerLostError(f"the Dask scheduler on this machine ended ({how})"))
             return
+        if child.address:
+            self._ends[child.address] = self._end_of(child, how)
         n_early = 0 if child.has_joined else self._n_early_deaths.get(child.role, 0) + 1
         self._n_early_deaths[child.role] = n_early
         if n_early >= _MAX_EARLY_DEATHS:
@@ -212,6 +251,17 @@ class LocalProcesses:
             return
         _LOG.warning("%s (pid %d) ended (%s); starting it again", child.role, child.process.pid, how)
         self._start(child.role)
+
+    def _end_of(self, child: _Child, how: str) -> WorkerEnd:
+        before, self._n_oom_kill = self._n_oom_kill, n_oom_kill()
+        peak_bytes = child.peak_bytes
+        # The system's killer says nothing to whom it kills. Where nobody counts what it does, size tells.
+        near_limit = peak_bytes is not None and peak_bytes > _NEAR_LIMIT * self._limit_bytes
+        out_of_memory = child.process.returncode == -signal.SIGKILL and (
+            self._n_oom_kill > before or near_limit
+        )
+        cause: Cause = "memory" if out_of_memory else "died"
+        return WorkerEnd(child.address, cause, f"{child.role} {how}", peak_bytes, self._limit_bytes)
 
     def _fail(self, failure: ClusterError) -> None:
         self._failure = failure

@@ -151,6 +151,12 @@ def _free_of_group(folder: Path, limit_file: str, use_file: str, cache: str, unl
     return max(0, int(limit) - used + int(stat.get(cache, 0))) if limit.isdigit() else unlimited
 
 
+def n_oom_kill() -> int:
+    """Return how many processes of this machine its kernel has killed for want of memory, control groups included."""
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counts.get("oom_kill", 0))
+
+
 def peak_bytes(client: "Client") -> int:
     """Return the most memory that any worker process has used since it started."""
     return max(client.run(_own_peak_bytes).values(), default=0)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from distributed import Client
 from distributed.comm.core import connect
 
+from cluster.ends import WorkerEnd
 from cluster.local import START_S, LocalProcesses
 from cluster.workers import known_workers
 from engine.errors import ClusterError
@@ -37,6 +38,8 @@ class Cluster:
         Modules that local workers import while they start.
     patience_s
         How long to go on asking for a scheduler that does not answer.
+    limit_bytes
+        Memory that each local worker may use; if None, an equal share of what is free.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Cluster:
         n_thread: int = 1,
         imports: Sequence[str] = (),
         patience_s: float = 0.0,
+        limit_bytes: int | None = None,
     ) -> None:
         self._where, self._patience_s = where, patience_s
         self._client: Client | None = None
@@ -54,7 +58,8 @@ class Cluster:
         for name in ("distributed", "distributed.client", "distributed.utils", "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if where == "local":
-            self.local = LocalProcesses(n_worker or len(os.sched_getaffinity(0)), n_thread, imports)
+            n_worker = n_worker or len(os.sched_getaffinity(0))
+            self.local = LocalProcesses(n_worker, n_thread, imports, limit_bytes)
 
     def client(self) -> Client:
         """Return a Dask client, connected at the first call.
@@ -90,6 +95,12 @@ class Cluster:
             client.close()  # type: ignore[no-untyped-call]
             raise local.failure() or error from error
         return client
+
+    def why(self, address: str) -> WorkerEnd | None:
+        """Return why a worker ended, or None if that is not known yet; of a scheduler of others nobody knows."""
+        if self.local is not None:
+            return self.local.why(address)
+        return WorkerEnd(address, "unknown", "")
 
     def why_lost(self) -> ClusterError | None:
         """Return what ended local processes, or None if that is not known."""

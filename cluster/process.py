@@ -1,7 +1,8 @@
 """What the processes of a local cluster run: ``python -m cluster.process scheduler|worker PARENT ...``.
 
 The scheduler says its address on standard output. A worker imports what its tasks will need, reads the scheduler's
-address from standard input, and says that it has joined. Both end with their parent, whatever happens to it.
+address from standard input, and says that it has joined, and its own. Both end with their parent, whatever happens to
+it.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ async def _work(say: Callable[[str], None], name: str, n_thread: int) -> None:
         memory_limit=None,  # type: ignore[arg-type]
     )
     async with worker:
-        say(JOINED)
+        say(f"{JOINED} {worker.address}")
         await worker.finished()  # type: ignore[no-untyped-call]
 
 

@@ -16,6 +16,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cluster.ends import Ends
     from cluster.memory import MemoryNeed
     from cluster.open import Cluster
 
@@ -43,6 +44,11 @@ class Computing:
     n_worker: int | None = None
     n_thread: int = 1
     memory_gib: float | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.memory_gib is None else int(self.memory_gib * (1 << 30))
 
 
 @dataclass
@@ -111,9 +117,19 @@ class Run:
 
             where = self.computing
             self._cluster = Cluster(
-                where.cluster, where.n_worker, where.n_thread, _WORKERS_IMPORT, self._patience_s
+                where.cluster,
+                where.n_worker,
+                where.n_thread,
+                _WORKERS_IMPORT,
+                self._patience_s,
+                where.memory_bytes,
             )
         return self._cluster
+
+    @property
+    def ends(self) -> "Ends":
+        """Who knows why workers ended."""
+        return self._started()
 
     @property
     def client(self) -> "Client":
@@ -156,7 +172,7 @@ class Run:
         from cluster.workers import known_workers
 
         where = self.computing
-        given = None if where.memory_gib is None else int(where.memory_gib * (1 << 30))
+        given = where.memory_bytes
         if where.cluster == "local":
             n_worker = where.n_worker or len(os.sched_getaffinity(0))
             return n_worker, where.n_thread, worker_limit(None, n_worker, given)
