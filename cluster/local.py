@@ -260,7 +260,7 @@ class LocalProcesses:
         out_of_memory = child.process.returncode == -signal.SIGKILL and (
             self._n_oom_kill > before or near_limit
         )
-        cause: Cause = "memory" if out_of_memory else "died"
+        cause: Cause = "memory" if out_of_memory else "left" if child.process.returncode == 0 else "died"
         return WorkerEnd(child.address, cause, f"{child.role} {how}", peak_bytes, self._limit_bytes)
 
     def _fail(self, failure: ClusterError) -> None:

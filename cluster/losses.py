@@ -18,7 +18,7 @@ MAX_LEFT = 20
 """The same, if they leave because their jobs end."""
 _LOST_IN_COMPANY = 2
 """A piece that was lost this often runs alone at the end, so that the one that kills its worker is known by name."""
-_WHY_S = 20.0
+WHY_S = 20.0
 """How long to wait until somebody knows why a worker ended."""
 LESS_MEMORY = "give workers more memory (fewer --workers or --threads, or larger jobs), or use coarser grids"
 
@@ -63,7 +63,7 @@ class Losses:
         waiting = []
         for loss in self._losses:
             end = self._ends.why(loss.address) if self._ends else None
-            if end is None and self._ends and loss.address and time.monotonic() < loss.lost_s + _WHY_S:
+            if end is None and self._ends and loss.address and time.monotonic() < loss.lost_s + WHY_S:
                 waiting.append(loss)
             else:
                 self.settle(loss.piece, end or WorkerEnd(loss.address, "unknown", ""))

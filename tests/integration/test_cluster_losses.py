@@ -179,7 +179,7 @@ def test_a_cause_that_is_known_only_after_a_while_is_waited_for(local, tmp_path,
 
 
 def test_one_who_never_says_why_is_not_waited_for_for_ever(local, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster.losses, "_WHY_S", 0.3)
+    monkeypatch.setattr(cluster.losses, "WHY_S", 0.3)
 
     class Silent:
         def why(self, address):
