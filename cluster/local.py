@@ -7,23 +7,21 @@ children die with this process, whatever happens to it, and ignore Ctrl-C, which
 
 import logging
 import os
-import resource
 import selectors
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
-from typing import IO
 
+from distributed import Security
+
+from cluster.child import Child
 from cluster.ends import Cause, WorkerEnd
 from cluster.memory import n_oom_kill, worker_limit
-from cluster.process import JOINED
+from cluster.security import hidden_certificate, path_of, security
 from engine.errors import ClusterError, SchedulerLostError
 
 START_S = 60.0
@@ -33,92 +31,8 @@ _LOG = logging.getLogger("nightbeam")
 _MAX_EARLY_DEATHS = 5
 _END_S = 5.0
 _NOTICE_S = 2.0
-_LAST_WORDS = 800
 _NEAR_LIMIT = 0.9
 """A killed worker that used this share of what it might is taken to have run out of memory."""
-_ENVIRONMENT = {
-    # Threads are the cluster's business: a library that starts more of them only gets in its way.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-
-
-class _Child:
-    """One process: scheduler or worker."""
-
-    def __init__(self, role: str, arguments: Sequence[str]) -> None:
-        self.role = role
-        self.heard = ""
-        self.peak_bytes: int | None = None
-        # Until it is another program, a child is counted as large as its parent is.
-        self._parent_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
-        # What this process can import, its children can, in whatever way it was started.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-        try:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "cluster.process",
-                    arguments[0],
-                    str(os.getpid()),
-                    *arguments[1:],
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._words,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-        except OSError:
-            self._words.close()
-            raise
-        _LOG.info("%s: pid %d", role, self.process.pid)
-
-    @property
-    def has_joined(self) -> bool:
-        """Whether a worker is, or was, part of the cluster."""
-        return JOINED in self.heard.split()
-
-    @property
-    def address(self) -> str:
-        """What a worker that has joined is known by to the scheduler."""
-        words = self.heard.split()
-        return words[words.index(JOINED) + 1] if self.has_joined else ""
-
-    def tell(self, line: str) -> None:
-        """Write the one line that it waits for."""
-        with suppress(BrokenPipeError), self.process.stdin:  # type: ignore[union-attr]
-            self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
-
-    def listen(self) -> bool:
-        """Take in what it says; returns False when it has ended."""
-        said = os.read(self.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
-        self.heard += said.decode(errors="replace")
-        return bool(said)
-
-    def bury(self) -> str:
-        """Wait for its end and return how it ended, with its last words."""
-        code = self._reap()
-        self._words.seek(0)
-        words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
-        self._words.close()
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"{how}; its last words: {words}" if words else how
-
-    def _reap(self) -> int:
-        if self.process.returncode is None:
-            _, status, used = os.wait4(self.process.pid, 0)
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-            peak_bytes = used.ru_maxrss << 10
-            self.peak_bytes = peak_bytes if peak_bytes > self._parent_bytes else None
-        return self.process.returncode
 
 
 class LocalProcesses:
@@ -147,7 +61,9 @@ class LocalProcesses:
         self._limit_bytes = worker_limit(None, n_worker, limit_bytes)
         self._n_oom_kill = n_oom_kill()
         self._ends: dict[str, WorkerEnd] = {}
-        self._children: dict[str, _Child] = {}
+        self.certificate = hidden_certificate()
+        """Descriptor of the certificate that all processes of the cluster have."""
+        self._children: dict[str, Child] = {}
         self._n_early_deaths: dict[str, int] = {}
         self._address: Future[str] = Future()
         self._failure: ClusterError | None = None
@@ -157,6 +73,10 @@ class LocalProcesses:
         # The kernel ends the children when the *thread* that started them ends: this one outlives them all.
         self._thread = threading.Thread(target=self._look_after, name="nightbeam-cluster", daemon=True)
         self._thread.start()
+
+    def security(self) -> Security:
+        """Return what a client of this process needs to be let in."""
+        return security(path_of(self.certificate))
 
     def address(self) -> str:
         """Return the scheduler's address, waiting for it to start.
@@ -196,6 +116,7 @@ class LocalProcesses:
             self._thread.join()
             os.close(self._wake_in)
             os.close(self._wake_out)
+            os.close(self.certificate)
 
     def _look_after(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -214,14 +135,16 @@ class LocalProcesses:
             self._end()
 
     def _start(self, role: str) -> None:
-        arguments = ["worker", role, *self._worker_arguments] if role != SCHEDULER else [role]
-        child = _Child(role, arguments)
+        arguments = ["scheduler"] if role == SCHEDULER else ["worker", role, *self._worker_arguments]
+        kind, *more = arguments
+        certificate = str(path_of(self.certificate))
+        child = Child(role, [kind, certificate, *more], [self.certificate])
         self._children[role] = child
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)  # type: ignore[arg-type]
         if role != SCHEDULER and self._address.done():
             child.tell(self._address.result())
 
-    def _hear(self, child: _Child) -> None:
+    def _hear(self, child: Child) -> None:
         if not child.listen():
             self._selector.unregister(child.process.stdout)  # type: ignore[arg-type]
             self._replace(child)
@@ -231,14 +154,14 @@ class LocalProcesses:
                 if other is not child:
                     other.tell(self._address.result())
 
-    def _replace(self, child: _Child) -> None:
+    def _replace(self, child: Child) -> None:
         how = child.bury()
         del self._children[child.role]
         if child.role == SCHEDULER:
             self._fail(SchedulerLostError(f"the Dask scheduler on this machine ended ({how})"))
             return
-        if child.address:
-            self._ends[child.address] = self._end_of(child, how)
+        if child.address is not None:
+            self._ends[child.address] = self._end_of(child, child.address, how)
         n_early = 0 if child.has_joined else self._n_early_deaths.get(child.role, 0) + 1
         self._n_early_deaths[child.role] = n_early
         if n_early >= _MAX_EARLY_DEATHS:
@@ -252,7 +175,7 @@ class LocalProcesses:
         _LOG.warning("%s (pid %d) ended (%s); starting it again", child.role, child.process.pid, how)
         self._start(child.role)
 
-    def _end_of(self, child: _Child, how: str) -> WorkerEnd:
+    def _end_of(self, child: Child, address: str, how: str) -> WorkerEnd:
         before, self._n_oom_kill = self._n_oom_kill, n_oom_kill()
         peak_bytes = child.peak_bytes
         # The system's killer says nothing to whom it kills. Where nobody counts what it does, size tells.
@@ -261,7 +184,7 @@ class LocalProcesses:
             self._n_oom_kill > before or near_limit
         )
         cause: Cause = "memory" if out_of_memory else "left" if child.process.returncode == 0 else "died"
-        return WorkerEnd(child.address, cause, f"{child.role} {how}", peak_bytes, self._limit_bytes)
+        return WorkerEnd(address, cause, f"{child.role} {how}", peak_bytes, self._limit_bytes)
 
     def _fail(self, failure: ClusterError) -> None:
         self._failure = failure
