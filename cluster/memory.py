@@ -53,7 +53,8 @@ class MemoryNeed:
     loading, evaluating
         What loading rows and evaluating them needs in addition.
     room
-        Bytes of tiles that a worker may keep, where they are streamed; None where all stay.
+        Bytes of tiles that a worker may keep; None for all. Where all fit it may keep more, because the rows of
+        workers that leave go to the others.
     """
 
     patient: int
@@ -80,7 +81,11 @@ class MemoryNeed:
             If it cannot, with the numbers.
         """
         if self.peak <= limit:
-            return self
+            moving = self.rows_of_group * self.n_thread
+            # What is needed beside the rows grows with them.
+            beside = max(self.loading, self.evaluating) / max(1, self.rows)
+            room = int((limit - BASE_BYTES - self.patient - moving) / (1.0 + beside))
+            return replace(self, room=max(self.rows, room))
         name, task = max(self.tasks.items(), key=lambda item: item[1])
         if BASE_BYTES + self.patient + task * self.n_thread > limit:
             raise ClusterError(

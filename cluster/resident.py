@@ -39,6 +39,9 @@ _POLL_S = 0.1
 _FEARED: tuple[Cause, ...] = ("memory", "died", "unknown", "left")
 _COME_BACK_S = 5.0
 """How long to wait for lost workers to come back before their rows go to the others: local ones take about a second."""
+_SPREAD_S = 30.0
+_SPREAD_LOADS = 10
+"""Rows are shared out anew over more workers after so long, and not before so many times what loading them took."""
 
 
 class GroupLoader(Protocol):
@@ -200,7 +203,7 @@ class ResidentRows:
         self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
         self._actors: list[tuple[Any, Any]] = []
         self._addresses: list[str] = []
-        self._n_worker = 0
+        self._n_worker, self._spread_s = 0, 0.0
         # Solves side by side ask for their CPU seconds each by itself: one rebuild at a time.
         self._lock = threading.RLock()
         self._persist(lambda: None)
@@ -244,7 +247,7 @@ class ResidentRows:
         with self._lock, lost_scheduler_told(self._client):
             while True:
                 try:
-                    if not self._actors:
+                    if not self._actors or self._may_spread():
                         self._build()
                         after_loss()
                     return ask()
@@ -298,8 +301,17 @@ class ResidentRows:
             time.sleep(_POLL_S)
         return WorkerEnd("", "unknown", "")
 
+    def _may_spread(self) -> bool:
+        """Return whether there have been more workers for long enough that their help is worth loading anew."""
+        if time.monotonic() < self._spread_s:
+            return False
+        self._spread_s = time.monotonic() + _SPREAD_S
+        return min(len(known_workers(self._client)), self._n_bytes.size) > self._n_worker
+
     def _build(self) -> None:
-        # As many as before, if they come back soon: rows that go to fewer workers stay with them.
+        begin_s = time.monotonic()
+        self._actors = []
+        # As many as before, if they come back soon: rows that go to fewer workers stay with them for a while.
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker, self._addresses = len(workers), workers
         owner = owners(self._n_bytes, len(workers))
@@ -324,6 +336,8 @@ class ResidentRows:
         self._actors = [(self._made(future), future) for future in futures]
         self._addresses = [actor._address for actor, _ in self._actors]
         self._ask("load")
+        now_s = time.monotonic()
+        self._spread_s = now_s + max(_SPREAD_S, _SPREAD_LOADS * (now_s - begin_s))
 
     def _n_resident(self, groups: Sequence[int]) -> int:
         """Return how many of a worker's groups, from the first, it has room for."""

@@ -239,6 +239,26 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
         evaluated(resident, "expected", 0.0)
 
 
+def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, monkeypatch):
+    monkeypatch.setattr(cluster.resident, "_SPREAD_S", 0.0)
+    monkeypatch.setattr(cluster.resident, "_SPREAD_LOADS", 0)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+        ) as growing,
+        Client(growing) as client,
+    ):
+        resident = ResidentRows(
+            client, lambda numbers: [small.rows.groups[n] for n in numbers], small.work, small.n_beamlet
+        )
+        before = evaluated(resident, "expected", 0.0)
+        assert len(resident._actors) == 1
+        growing.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        assert evaluated(resident, "expected", 0.0) == before
+        assert len(resident._actors) == 2
+
+
 class Ends:
     """Says the same of every worker that has ended."""
 
