@@ -25,8 +25,11 @@ from cluster.open import Cluster
 from cluster.pieces import Divisible, Piece, Supply
 from cluster.submit import run_tasks
 from engine.spec.study import load_study
-from flows.plan_case import plan_case
-from flows.run import Computing
+from flows import stages
+from flows.judging import forward_doses
+from flows.progress import Reporter
+from flows.run import Computing, Run
+from storage.store import Store
 
 STUDY = Path("examples/tg119_cshape.toml")
 
@@ -92,7 +95,7 @@ def overhead_ms(tasks: Sequence[Any], n_worker: int = 2) -> dict[str, float]:
 
 
 def durations_s(study_file: Path, n_worker: int) -> dict[str, list[float]]:
-    """Plan a study in a new store; return the seconds that its tasks took on the workers, by kind."""
+    """Compute tiles, views and final doses in a new store; return the seconds of the tasks on the workers, by kind."""
     seconds: dict[str, list[float]] = defaultdict(list)
     done = Supply.done
 
@@ -100,9 +103,17 @@ def durations_s(study_file: Path, n_worker: int) -> dict[str, list[float]]:
         seconds[type(piece.task).__name__].append(took_s)
         done(supply, piece, took_s)
 
-    with tempfile.TemporaryDirectory(prefix="nightbeam-bench-") as folder, patch.object(Supply, "done", keep):
-        computing = Computing("local", n_worker)
-        plan_case.fn(str(study_file), f"{folder}/store", f"{folder}/output", computing, quiet=True)
+    study = load_study(study_file)
+    with (
+        tempfile.TemporaryDirectory(prefix="nightbeam-bench-") as folder,
+        patch.object(Supply, "done", keep),
+        Run(Store(Path(folder)), Reporter(quiet=True), Computing("local", n_worker)) as run,
+    ):
+        _, placement = placed(run, study, study_file.parent)
+        scenarios = stages.vary(study)
+        stages.dose(run, study, placement, scenarios)
+        wanted = [(placement.report, scenario) for scenario in scenarios]
+        forward_doses(run, placement, wanted, [np.ones(placement.first_beamlet[-1])], "final dose")
     return dict(seconds)
 
 

@@ -147,13 +147,13 @@ def test_a_task_whose_workers_take_their_leave_one_after_the_other_is_told_in_th
     over = threading.Event()
 
     def retire_whoever_works():
-        while not over.wait(1.5):
+        while not over.wait(0.5):
             busy = [address for address in working_on(client).values() if len(known_workers(client)) > 1]
             if busy:
                 client.retire_workers(busy)
 
     def work(_):
-        time.sleep(20.0)
+        time.sleep(120.0)
 
     retiring = threading.Thread(target=retire_whoever_works)
     retiring.start()
