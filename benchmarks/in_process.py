@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from cluster.pieces import n_part_of
 from engine.spec.study import Study
 from flows import stages
 from flows.cases import case_of_study
@@ -28,6 +29,11 @@ class RunHere(Run):
     @property
     def client(self) -> Any:
         """Nothing: whoever does the tasks has what is needed."""
+        return None
+
+    @property
+    def ends(self) -> Any:
+        """Nobody: there are no workers."""
         return None
 
     def expect_computing(self) -> None:
@@ -71,16 +77,18 @@ class TasksHere:
         function: Callable[[Any], Any],
         tasks: Sequence[Any],
         on_done: Callable[[int], None],
+        ends: Any = None,
     ) -> list[Any]:
         """Stand in for `cluster.submit.run_tasks`."""
-        del client
+        del client, ends
         results = []
         for number, task in enumerate(tasks):
             begin_s = time.process_time()
             results.append(function(task))
             kind = type(task).__name__
             self.cpu_s[kind] = self.cpu_s.get(kind, 0.0) + time.process_time() - begin_s
-            on_done(number)
+            for _ in range(n_part_of(task)):
+                on_done(number)
         return results
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -38,6 +39,10 @@ class Child:
     def __init__(self, role: str, arguments: Sequence[str], descriptors: Sequence[int] = ()) -> None:
         self.role = role
         self.heard = ""
+        self.peak_bytes: int | None = None
+        """Memory that it used at most: known at its end, and only if it was more than its parent's."""
+        # As long as it is no other program, a child is counted as large as its parent is.
+        self._parent_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
         # What this process can import, its children can, in whatever way it was started.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
@@ -81,7 +86,7 @@ class Child:
 
     def bury(self) -> str:
         """Wait for its end and return how it ended, with its last words."""
-        code = self.process.wait()
+        code = self._reap()
         self._words.seek(0)
         words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
         self._words.close()
@@ -90,3 +95,11 @@ class Child:
                 stream.close()  # type: ignore[union-attr]
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return f"{how}; its last words: {words}" if words else how
+
+    def _reap(self) -> int:
+        if self.process.returncode is None:
+            _, status, used = os.wait4(self.process.pid, 0)
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            peak_bytes = used.ru_maxrss << 10
+            self.peak_bytes = peak_bytes if peak_bytes > self._parent_bytes else None
+        return self.process.returncode

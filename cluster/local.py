@@ -8,6 +8,7 @@ children die with this process, whatever happens to it, and ignore Ctrl-C, which
 import logging
 import os
 import selectors
+import signal
 import subprocess
 import threading
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 from distributed import Security
 
 from cluster.child import Child
+from cluster.ends import Cause, WorkerEnd
+from cluster.memory import n_oom_kill, worker_limit
 from cluster.security import hidden_certificate, path_of, security
 from engine.errors import ClusterError, SchedulerLostError
 
@@ -29,6 +32,8 @@ _LOG = logging.getLogger("nightbeam")
 _MAX_EARLY_DEATHS = 5
 _END_S = 5.0
 _NOTICE_S = 2.0
+_NEAR_LIMIT = 0.9
+"""A killed worker that used this share of what it might is taken to have run out of memory."""
 
 
 class LocalProcesses:
@@ -46,6 +51,8 @@ class LocalProcesses:
         File with certificate and key, where others than children of this process share it.
     listen
         Where the scheduler listens, if not on loopback: address, and range of ports ``first:last`` or nothing.
+    limit_bytes
+        Memory that each worker may use; if None, an equal share of what is free.
     """
 
     def __init__(
@@ -55,9 +62,13 @@ class LocalProcesses:
         imports: Sequence[str] = (),
         certificate: Path | None = None,
         listen: Sequence[str] = (),
+        limit_bytes: int | None = None,
     ) -> None:
         self.n_worker, self._worker_arguments = n_worker, (str(n_thread), *imports)
         self._scheduler_arguments = listen
+        self._limit_bytes = worker_limit(None, max(1, n_worker), limit_bytes)
+        self._n_oom_kill = n_oom_kill()
+        self._ends: dict[str, WorkerEnd] = {}
         self.certificate = hidden_certificate() if certificate is None else os.open(certificate, os.O_RDONLY)
         """Descriptor of the certificate that all processes of the cluster have."""
         self._children: dict[str, Child] = {}
@@ -100,6 +111,10 @@ class LocalProcesses:
     def pids(self) -> dict[str, int]:
         """Return the process ids of ``scheduler``, ``worker 1``, ``worker 2``, ..."""
         return {role: child.process.pid for role, child in list(self._children.items())}
+
+    def why(self, address: str) -> WorkerEnd | None:
+        """Return why the worker at an address ended, or None if that is not known yet."""
+        return self._ends.get(address)
 
     def close(self) -> None:
         """End all processes, and wait for their end."""
@@ -157,6 +172,8 @@ class LocalProcesses:
         if child.role == SCHEDULER:
             self._fail(SchedulerLostError(f"the Dask scheduler on this machine ended ({how})"))
             return
+        if child.address is not None:
+            self._ends[child.address] = self._end_of(child, child.address, how)
         n_early = 0 if child.has_joined else self._n_early_deaths.get(child.role, 0) + 1
         self._n_early_deaths[child.role] = n_early
         if n_early >= _MAX_EARLY_DEATHS:
@@ -169,6 +186,17 @@ class LocalProcesses:
             return
         _LOG.warning("%s (pid %d) ended (%s); starting it again", child.role, child.process.pid, how)
         self._start(child.role)
+
+    def _end_of(self, child: Child, address: str, how: str) -> WorkerEnd:
+        before, self._n_oom_kill = self._n_oom_kill, n_oom_kill()
+        peak_bytes = child.peak_bytes
+        # The system's killer says nothing to whom it kills. Where nobody counts what it does, size tells.
+        near_limit = peak_bytes is not None and peak_bytes > _NEAR_LIMIT * self._limit_bytes
+        out_of_memory = child.process.returncode == -signal.SIGKILL and (
+            self._n_oom_kill > before or near_limit
+        )
+        cause: Cause = "memory" if out_of_memory else "left" if child.process.returncode == 0 else "died"
+        return WorkerEnd(address, cause, f"{child.role} {how}", peak_bytes, self._limit_bytes)
 
     def _fail(self, failure: ClusterError) -> None:
         self._failure = failure

@@ -53,7 +53,8 @@ class MemoryNeed:
     loading, evaluating
         What loading rows and evaluating them needs in addition.
     room
-        Bytes of tiles that a worker may keep, where they are streamed; None where all stay.
+        Bytes of tiles that a worker may keep; None for all. Where all fit it may keep more, because the rows of
+        workers that leave go to the others.
     """
 
     patient: int
@@ -80,7 +81,11 @@ class MemoryNeed:
             If it cannot, with the numbers.
         """
         if self.peak <= limit:
-            return self
+            moving = self.rows_of_group * self.n_thread
+            # What is needed beside the rows grows with them.
+            beside = max(self.loading, self.evaluating) / max(1, self.rows)
+            room = int((limit - BASE_BYTES - self.patient - moving) / (1.0 + beside))
+            return replace(self, room=max(self.rows, room))
         name, task = max(self.tasks.items(), key=lambda item: item[1])
         if BASE_BYTES + self.patient + task * self.n_thread > limit:
             raise ClusterError(
@@ -149,6 +154,12 @@ def _free_of_group(folder: Path, limit_file: str, use_file: str, cache: str, unl
     except OSError:
         return unlimited
     return max(0, int(limit) - used + int(stat.get(cache, 0))) if limit.isdigit() else unlimited
+
+
+def n_oom_kill() -> int:
+    """Return how many processes of this machine its kernel has killed for want of memory, control groups included."""
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counts.get("oom_kill", 0))
 
 
 def peak_bytes(client: "Client") -> int:

@@ -66,6 +66,8 @@ class Cluster:
         How long to go on asking for a scheduler that does not answer.
     jobs
         Where jobs on a SLURM cluster keep their files, and whom they tell of.
+    limit_bytes
+        Memory that each local worker may use; if None, an equal share of what is free.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Cluster:
         imports: Sequence[str] = (),
         patience_s: float = 0.0,
         jobs: "JobFiles | None" = None,
+        limit_bytes: int | None = None,
     ) -> None:
         self._where, self._patience_s = where, patience_s
         self._client: Client | None = None
@@ -85,7 +88,8 @@ class Cluster:
         for name in ("distributed", "distributed.client", "distributed.utils", "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if where == "local":
-            self.local = LocalProcesses(n_worker or len(os.sched_getaffinity(0)), n_thread, imports)
+            n_worker = n_worker or len(os.sched_getaffinity(0))
+            self.local = LocalProcesses(n_worker, n_thread, imports, limit_bytes=limit_bytes)
         elif is_site_file(where):
             if jobs is None:
                 raise ClusterError("jobs on a SLURM cluster need a folder that all nodes see")
@@ -128,14 +132,15 @@ class Cluster:
             raise local.failure() or error from error
         return client
 
+    def why(self, address: str) -> WorkerEnd | None:
+        """Return why a worker ended, or None if that is not known yet; of a scheduler of others nobody knows."""
+        started = self.local or self.slurm
+        return WorkerEnd(address, "unknown", "") if started is None else started.why(address)
+
     def why_lost(self) -> ClusterError | None:
         """Return what ended the processes that were started here, or None if that is not known."""
         started = self.local or self.slurm
         return started.failure() if started is not None else None
-
-    def why(self, address: str) -> WorkerEnd | None:
-        """Return why the worker at an address ended, or None if that is not known."""
-        return self.slurm.why(address) if self.slurm is not None else None
 
     def renew(self) -> bool:
         """Start another scheduler if that is all it takes to go on; returns False where it takes another cluster."""

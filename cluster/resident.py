@@ -11,6 +11,7 @@ import pickle
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -18,6 +19,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 from distributed import CancelledError, Client, KilledWorker, get_worker
 
+from cluster.ends import Cause, Ends, WorkerEnd
+from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
 from cluster.workers import known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
@@ -29,9 +32,16 @@ P = ParamSpec("P")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
+"""Without an answer in between, if workers die; and if they run out of memory:"""
+_MAX_OUT_OF_MEMORY = 2
 _LOOK_S = 1.0
+_POLL_S = 0.1
+_FEARED: tuple[Cause, ...] = ("memory", "died", "unknown", "left")
 _COME_BACK_S = 5.0
 """How long to wait for lost workers to come back before their rows go to the others: local ones take about a second."""
+_SPREAD_S = 30.0
+_SPREAD_LOADS = 10
+"""Rows are shared out anew over more workers after so long, and not before so many times what loading them took."""
 
 
 class GroupLoader(Protocol):
@@ -175,15 +185,25 @@ class ResidentRows:
         Beamlets of all beams.
     room
         Bytes of tiles that each worker may keep; None for all.
+    ends
+        Who knows why workers ended; None if nobody does.
     """
 
     def __init__(
-        self, client: Client, load: GroupLoader, n_bytes: I64, n_beamlet: int, room: int | None = None
+        self,
+        client: Client,
+        load: GroupLoader,
+        n_bytes: I64,
+        n_beamlet: int,
+        room: int | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self.n_beamlet = n_beamlet
+        self._ends = ends
         self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
         self._actors: list[tuple[Any, Any]] = []
-        self._n_worker = 0
+        self._addresses: list[str] = []
+        self._n_worker, self._spread_s = 0, 0.0
         # Solves side by side ask for their CPU seconds each by itself: one rebuild at a time.
         self._lock = threading.RLock()
         self._persist(lambda: None)
@@ -223,11 +243,11 @@ class ResidentRows:
         return [_wait(answer, future) for answer, future in answers]
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
-        last: Exception | None = None
+        n_lost: Counter[Cause] = Counter()
         with self._lock, lost_scheduler_told(self._client):
-            for _ in range(_MAX_REBUILDS + 1):
+            while True:
                 try:
-                    if not self._actors:
+                    if not self._actors or self._may_spread():
                         self._build()
                         after_loss()
                     return ask()
@@ -240,14 +260,61 @@ class ResidentRows:
                     require_scheduler(self._client, error)
                     _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
                     self._actors = []
-                    last = error
-        raise ClusterError(f"resident tiles were lost {_MAX_REBUILDS + 1} times in a row ({last})") from last
+                    self._count_loss(n_lost, error)
+
+    def _count_loss(self, n_lost: "Counter[Cause]", error: Exception) -> None:
+        """Count a loss by its cause.
+
+        Raises
+        ------
+        ClusterError
+            If that were too many without an answer in between.
+        """
+        end = self._why_lost()
+        n_lost[end.cause] += 1
+        if n_lost["memory"] > _MAX_OUT_OF_MEMORY:
+            raise ClusterError(
+                f"resident tiles and what is computed with them need more memory than a worker has: "
+                f"{memory_words(end)}, {n_lost['memory']} times in a row; {LESS_MEMORY}"
+            ) from error
+        if n_lost["left"] >= MAX_LEFT:
+            raise ClusterError(
+                f"the jobs of workers with resident tiles ended {n_lost['left']} times before one evaluation was done "
+                f"({end.words}): give jobs a longer walltime, or a queue that does not pre-empt them"
+            ) from error
+        n_death = n_lost["died"] + n_lost["unknown"]
+        if n_death > _MAX_REBUILDS:
+            raise ClusterError(
+                f"resident tiles were lost {n_death} times in a row ({end.words or error})"
+            ) from error
+
+    def _why_lost(self) -> WorkerEnd:
+        """Return why workers were lost: what is most to be feared, if several were for different reasons."""
+        limit_s = time.monotonic() + WHY_S
+        while self._ends is not None:
+            gone = set(self._addresses) - set(known_workers(self._client))
+            ends = [end for end in map(self._ends.why, gone) if end is not None]
+            if ends and (len(ends) == len(gone) or time.monotonic() > limit_s):
+                return min(ends, key=lambda end: _FEARED.index(end.cause))
+            if time.monotonic() > limit_s:
+                break
+            time.sleep(_POLL_S)
+        return WorkerEnd("", "unknown", "")
+
+    def _may_spread(self) -> bool:
+        """Return whether there have been more workers for long enough that their help is worth loading anew."""
+        if time.monotonic() < self._spread_s:
+            return False
+        self._spread_s = time.monotonic() + _SPREAD_S
+        return min(len(known_workers(self._client)), self._n_bytes.size) > self._n_worker
 
     def _build(self) -> None:
+        begin_s = time.monotonic()
+        self._actors = []
         want(self._client, len(self._n_bytes))
-        # As many as before, if they come back soon: rows that go to fewer workers stay with them.
+        # As many as before, if they come back soon: rows that go to fewer workers stay with them for a while.
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
-        self._n_worker = len(workers)
+        self._n_worker, self._addresses = len(workers), workers
         owner = owners(self._n_bytes, len(workers))
         futures = []
         for number, worker in enumerate(workers):
@@ -268,7 +335,10 @@ class ResidentRows:
                     )
                 )
         self._actors = [(self._made(future), future) for future in futures]
+        self._addresses = [actor._address for actor, _ in self._actors]
         self._ask("load")
+        now_s = time.monotonic()
+        self._spread_s = now_s + max(_SPREAD_S, _SPREAD_LOADS * (now_s - begin_s))
 
     def _n_resident(self, groups: Sequence[int]) -> int:
         """Return how many of a worker's groups, from the first, it has room for."""

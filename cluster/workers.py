@@ -100,14 +100,28 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
         time.sleep(0.1)
 
 
+def working_on(client: Client) -> dict[str, str]:
+    """Return, for every task that the scheduler has given to a worker, by its key, the worker's address.
+
+    Raises
+    ------
+    SchedulerLostError
+        If the scheduler is gone.
+    """
+    return {key: address for address, keys in _ask(client, "processing").items() for key in keys}
+
+
 def _ask_scheduler(client: Client) -> dict[str, Any]:
+    workers: dict[str, Any] = _ask(client, "identity", n_workers=-1)["workers"]
+    return workers
+
+
+def _ask(client: Client, what: str, **arguments: Any) -> Any:
     require_scheduler(client)
     try:
-        scheduler: Any = client.scheduler
-        identity = client.sync(scheduler.identity, n_workers=-1, callback_timeout=_ANSWER_S)  # type: ignore[no-untyped-call]
+        question: Any = getattr(client.scheduler, what)
+        return client.sync(question, callback_timeout=_ANSWER_S, **arguments)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise SchedulerLostError(
             f"the Dask scheduler does not answer ({str(error) or type(error).__name__})"
         ) from error
-    workers: dict[str, Any] = identity["workers"]
-    return workers

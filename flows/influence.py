@@ -1,14 +1,13 @@
 """Stages dose and keep: the nominal scenario's tiles and the others' views; workers compute what is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.model.scenario import Scenario
 from flows.references import Influence, Placement
 from flows.run import Run
 from flows.work.matrix import (
-    BLOCKS_AT_ONCE,
     VIEW,
     BlockRecord,
     BlockTask,
@@ -23,13 +22,10 @@ from flows.work.matrix import (
 from storage.digest import digest_of, digest_of_array, digest_of_code
 from storage.influence import KIND as INFLUENCE
 
-T = TypeVar("T")
-
 MANIFEST = "manifest"
 _DOSE_CODE = (
     "engine.dose", "engine.geometry", "engine.physics.photon_kernel", "engine.model", "engine._jit", "engine._vector",
 )  # fmt: skip
-_VIEWS_PER_TASK = 8
 
 
 def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
@@ -41,33 +37,33 @@ def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenar
         for shift in shifts
     }
     records = _known_records(run, [*block_digests, *view_digests.values()])
+    # One task for each beam: workers are given pieces of it that last some seconds.
     tasks: list[BlockTask | ViewTask] = []
     for number, digests in enumerate(block_digests):
-        missing = [block for block, digest in enumerate(digests) if digest not in records]
-        tasks.extend(
+        missing = tuple(block for block, digest in enumerate(digests) if digest not in records)
+        tasks.append(
             BlockTask(
                 placement.optimiser, placement.engine, placement.beams[number], placement.beamlets[number],
-                blocks, tuple(digests[block] for block in blocks), tiles_made_from(placement, number),
+                missing, tuple(digests[block] for block in missing), tiles_made_from(placement, number),
             )
-            for blocks in _batches(missing, BLOCKS_AT_ONCE)
         )  # fmt: skip
     for number in range(len(placement.beams)):
-        unseen = [shift for shift in shifts if view_digests[shift][number] not in records]
-        tasks.extend(
+        unseen = tuple(shift for shift in shifts if view_digests[shift][number] not in records)
+        tasks.append(
             ViewTask(
                 placement.optimiser, placement.engine, placement.beams[number], placement.beamlets[number],
-                some, tuple(view_digests[shift][number] for shift in some),
-                tuple(view_made_from(placement, number, shift) for shift in some),
+                unseen, tuple(view_digests[shift][number] for shift in unseen),
+                tuple(view_made_from(placement, number, shift) for shift in unseen),
             )
-            for some in _batches(unseen, _VIEWS_PER_TASK)
         )  # fmt: skip
+    tasks = [task for task in tasks if task.n_part]
     n_part = sum(len(digests) for digests in (*block_digests, *view_digests.values()))
     with run.reporter.stage("dose", n_part, "blocks and views") as steps:
         steps.found(len(records))
         if tasks:
             from cluster.submit import run_tasks
 
-            for made in run_tasks(run.client, compute, tasks, lambda n: steps.advance(len(tasks[n].digests))):
+            for made in run_tasks(run.client, compute, tasks, lambda _: steps.advance(1), ends=run.ends):
                 records.update({record.digest: record for record in made})
     for digests in (*block_digests, *view_digests.values()):
         _keep_manifest(run, digests, records)
@@ -122,10 +118,6 @@ def digests_of_blocks(placement: Placement, number: int) -> list[str]:
     """Return the digest of every block of one beam."""
     made_from = tiles_made_from(placement, number)
     return [digest_of({**made_from, "block": block}) for block in range(placement.beamlets[number].n_block)]
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
-    return (tuple(items[begin : begin + size]) for begin in range(0, len(items), size))
 
 
 def _known_records(run: Run, lists: Sequence[Sequence[str]]) -> dict[str, Record]:

@@ -27,7 +27,7 @@ from engine.spec.study import Study
 from flows.influence import tiles_made_from
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.work.doses import BEAM_DOSE, ForwardTask, MatrixDoseTask, compute
+from flows.work.doses import BEAM_DOSE, BeamDose, ForwardTask, MatrixDoseTask, compute
 from flows.work.matrix import Shift
 from flows.work.patient import PatientRef
 from storage.digest import digest_of, digest_of_array, digest_of_code
@@ -233,8 +233,8 @@ def _beam_dose_digests(
     tasks: list[ForwardTask] = []
     for beam in range(len(placement.beams)):
         made_from = tiles_made_from(placement, beam)
-        # One task for all that shares a view: density scenarios of one setup, and all plans.
-        missing: dict[tuple[PatientRef, Shift], list[tuple[str, int, float]]] = {}
+        # Side by side what shares a view: density scenarios of one setup, and all plans.
+        missing: dict[tuple[PatientRef, Shift], list[BeamDose]] = {}
         for place, (patient, scenario) in enumerate(wanted):
             for plan, of_beams in enumerate(by_beam):
                 digest = digests[plan, place, beam] = digest_of(
@@ -247,20 +247,21 @@ def _beam_dose_digests(
                 )
                 if not run.store.has_arrays(BEAM_DOSE, digest):
                     doses = missing.setdefault((patient, scenario.shift_mm), [])
-                    doses.append((digest, plan, scenario.density_factor))
-        tasks.extend(
-            ForwardTask(
-                patient, placement.engine, placement.beams[beam], placement.beamlets[beam], shift_mm,
-                tuple(doses), tuple(of_beams[beam] for of_beams in by_beam),
-            )
-            for (patient, shift_mm), doses in missing.items()
-        )  # fmt: skip
+                    doses.append(BeamDose(digest, patient, scenario.shift_mm, scenario.density_factor, plan))
+        if missing:
+            wanted_of_beam = tuple(dose for doses in missing.values() for dose in doses)
+            weights_of_beam = tuple(of_beams[beam] for of_beams in by_beam)
+            tasks.append(
+                ForwardTask(
+                    placement.engine, placement.beams[beam], placement.beamlets[beam], wanted_of_beam, weights_of_beam
+                )
+            )  # fmt: skip
     with run.reporter.stage(name, len(digests), "beam doses") as steps:
         steps.found(len(digests) - sum(len(task.wanted) for task in tasks))
         if tasks:
             from cluster.submit import run_tasks
 
-            run_tasks(run.client, compute, tasks, lambda n: steps.advance(len(tasks[n].wanted)))
+            run_tasks(run.client, compute, tasks, lambda _: steps.advance(1), ends=run.ends)
     return digests
 
 
@@ -277,7 +278,7 @@ def matrix_dose(run: Run, placement: Placement, influence: Influence, weight: F6
         from cluster.submit import run_tasks
 
         task = MatrixDoseTask(placement.optimiser, tuple(blocks), weight, digest)
-        run_tasks(run.client, compute, [task])
+        run_tasks(run.client, compute, [task], ends=run.ends)
     return _sum_of(run, [digest])
 
 

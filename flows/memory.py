@@ -37,7 +37,7 @@ def fit_memory(
     need = project_memory(reference, placement, scenarios, n_question, n_worker, n_thread)
     fitting = need.streaming(limit)
     text = f"memory: at most {gib(fitting.peak)} in each worker, which may use {gib(limit)}"
-    if fitting is not need:
+    if fitting.rows < need.rows:
         text += (
             f"; {gib(need.rows - fitting.rows)} of {gib(need.rows)} of tiles do not fit and are loaded from the store "
             "in every evaluation, which takes much longer"

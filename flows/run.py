@@ -17,6 +17,7 @@ from storage.store import Store
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cluster.ends import Ends
     from cluster.memory import MemoryNeed
     from cluster.open import Cluster
 
@@ -47,6 +48,11 @@ class Computing:
     n_thread: int = 1
     memory_gib: float | None = None
     usage: str | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.memory_gib is None else int(self.memory_gib * (1 << 30))
 
 
 @dataclass
@@ -120,9 +126,20 @@ class Run:
             usage = None if where.usage is None else Path(where.usage)
             jobs = JobFiles(self.store.folder / CLUSTERS, usage, self.reporter.say)
             self._cluster = Cluster(
-                where.cluster, where.n_worker, where.n_thread, _WORKERS_IMPORT, self._patience_s, jobs
+                where.cluster,
+                where.n_worker,
+                where.n_thread,
+                _WORKERS_IMPORT,
+                self._patience_s,
+                jobs,
+                where.memory_bytes,
             )
         return self._cluster
+
+    @property
+    def ends(self) -> "Ends":
+        """Who knows why workers ended."""
+        return self._started()
 
     @property
     def client(self) -> "Client":
@@ -176,7 +193,7 @@ class Run:
         from cluster.workers import known_workers
 
         where = self.computing
-        given = None if where.memory_gib is None else int(where.memory_gib * (1 << 30))
+        given = where.memory_bytes
         if where.cluster == "local":
             n_worker = where.n_worker or len(os.sched_getaffinity(0))
             return n_worker, where.n_thread, worker_limit(None, n_worker, given)

@@ -283,7 +283,9 @@ class ResidentTiles:
                 n_bytes = np.array([rows_bytes(n_mini, 0) for n_mini in self._prepared.work])
                 client = self._run.client
                 room = self._run.need.room if self._run.need else None
-                resident = ResidentRows(client, self._prepared.groups, n_bytes, self._n_beamlet, room)
+                resident = ResidentRows(
+                    client, self._prepared.groups, n_bytes, self._n_beamlet, room, self._run.ends
+                )
                 self._run.reporter.say(f"tiles: {resident.resident_bytes() / 1e6:.0f} MB resident")
                 self._holders = resident
             return self._holders

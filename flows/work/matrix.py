@@ -5,7 +5,7 @@ whoever holds rows fills in the tiles: that takes less time than reading them (d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from storage.store import Store
 
 VIEW = "view"
 BLOCKS_AT_ONCE = 12
-"""Blocks that are computed together: some tenths of a second of work, and a bounded scratch memory."""
+"""Blocks that are computed together: this bounds a task's memory, however many it has (`flows.memory`)."""
 Shift = tuple[float, float, float]
 
 
@@ -62,7 +62,10 @@ Record = BlockRecord | ViewRecord
 
 @dataclass(frozen=True)
 class BlockTask:
-    """Some beamlet blocks of one beam in the nominal scenario, with the digests they are to be published under."""
+    """Some beamlet blocks of one beam in the nominal scenario, with the digests they are to be published under.
+
+    A `cluster.pieces.Divisible`, as all tasks of the dose stage.
+    """
 
     patient: PatientRef
     engine: DoseEngine
@@ -72,6 +75,20 @@ class BlockTask:
     digests: tuple[str, ...]
     made_from: dict[str, Any]
 
+    n_at_once = BLOCKS_AT_ONCE
+
+    def __str__(self) -> str:
+        return f"{_several('block', self.blocks)} of beam '{self.beam.name}'"
+
+    @property
+    def n_part(self) -> int:
+        """How many blocks they are."""
+        return len(self.blocks)
+
+    def piece(self, begin: int, end: int) -> "BlockTask":
+        """Return a task of some of the blocks."""
+        return replace(self, blocks=self.blocks[begin:end], digests=self.digests[begin:end])
+
     def compute(self) -> list[BlockRecord]:
         """Compute and publish the blocks that nobody has published in the meantime; returns the records of all."""
         store = Store(self.patient.store)
@@ -79,17 +96,29 @@ class BlockTask:
         records = {d: record_of_block(store, d) for d in wanted if store.has_arrays(INFLUENCE, d)}
         missing = {digest: block for digest, block in wanted.items() if digest not in records}
         if missing:
-            records.update(self._publish(store, missing))
+            records.update(self._publish_all(store, missing))
         return [records[digest] for digest in self.digests]
 
-    def _publish(self, store: Store, blocks: dict[str, int]) -> dict[str, BlockRecord]:
+    def _publish_all(self, store: Store, blocks: dict[str, int]) -> dict[str, BlockRecord]:
         begin_s = cpu_clock_s()
         view = self.engine.view(
             patient_of(self.patient), self.patient.layout, active_rows(self.patient), self.beam, (0.0, 0.0, 0.0),
             self.beamlets,
         )  # fmt: skip
+        view_cpu_s = (cpu_clock_s() - begin_s) / len(blocks)
+        records = {}
+        wanted = list(blocks.items())
+        for begin in range(0, len(wanted), BLOCKS_AT_ONCE):
+            some = dict(wanted[begin : begin + BLOCKS_AT_ONCE])
+            records.update(self._publish(store, view, some, view_cpu_s))
+        return records
+
+    def _publish(
+        self, store: Store, view: Any, blocks: dict[str, int], view_cpu_s: float
+    ) -> dict[str, BlockRecord]:
+        begin_s = cpu_clock_s()
         columns = self.engine.tile_columns(view, self.beamlets, tuple(blocks.values()), 1.0)
-        shared_cpu_s = (cpu_clock_s() - begin_s) / len(columns)
+        shared_cpu_s = view_cpu_s + (cpu_clock_s() - begin_s) / len(columns)
         records = {}
         for (digest, block), column in zip(blocks.items(), columns, strict=True):
             begin_s = cpu_clock_s()
@@ -109,6 +138,23 @@ class ViewTask:
     shifts_mm: tuple[Shift, ...]
     digests: tuple[str, ...]
     made_from: tuple[dict[str, Any], ...]
+
+    n_at_once = 1
+
+    def __str__(self) -> str:
+        return f"{len(self.digests)} views of beam '{self.beam.name}', the first shifted by {self.shifts_mm[0]} mm"
+
+    @property
+    def n_part(self) -> int:
+        """How many views they are."""
+        return len(self.shifts_mm)
+
+    def piece(self, begin: int, end: int) -> "ViewTask":
+        """Return a task of some of the views."""
+        some = slice(begin, end)
+        return replace(
+            self, shifts_mm=self.shifts_mm[some], digests=self.digests[some], made_from=self.made_from[some]
+        )
 
     def compute(self) -> list[ViewRecord]:
         """Compute and publish the views that nobody has published in the meantime; returns the records of all."""
@@ -132,6 +178,13 @@ class ViewTask:
 def compute(task: BlockTask | ViewTask) -> Sequence[Record]:
     """Do a task: what is sent to workers."""
     return task.compute()
+
+
+def _several(name: str, numbers: Sequence[int]) -> str:
+    """Return numbers of things for people; they are ascending."""
+    if len(numbers) == 1:
+        return f"{name} {numbers[0]}"
+    return f"{len(numbers)} {name}s ({numbers[0]} to {numbers[-1]})"
 
 
 def record_of_block(store: Store, digest: str) -> BlockRecord:

@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 
 import cluster.resident
 import cluster.workers
+from cluster.ends import WorkerEnd
 from cluster.open import open_cluster
 from cluster.resident import ResidentRows, RowsActor
 from cluster.submit import run_tasks
@@ -235,6 +236,78 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
     monkeypatch.setattr(cluster.resident, "_MAX_REBUILDS", 1)
     resident = ResidentRows(client, deadly(groups, "sums", None, 2), small.work, small.n_beamlet)
     with pytest.raises(ClusterError, match="resident tiles were lost"):
+        evaluated(resident, "expected", 0.0)
+
+
+def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, monkeypatch):
+    monkeypatch.setattr(cluster.resident, "_SPREAD_S", 0.0)
+    monkeypatch.setattr(cluster.resident, "_SPREAD_LOADS", 0)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+        ) as growing,
+        Client(growing) as client,
+    ):
+        resident = ResidentRows(
+            client, lambda numbers: [small.rows.groups[n] for n in numbers], small.work, small.n_beamlet
+        )
+        before = evaluated(resident, "expected", 0.0)
+        assert len(resident._actors) == 1
+        growing.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        assert evaluated(resident, "expected", 0.0) == before
+        assert len(resident._actors) == 2
+
+
+class Ends:
+    """Says the same of every worker that has ended."""
+
+    def __init__(self, cause, **figures):
+        self.cause, self.figures = cause, figures
+
+    def why(self, address):
+        return WorkerEnd(address, self.cause, "job 7 ended", **self.figures)
+
+
+def test_workers_that_run_out_of_memory_every_time_end_the_run_with_the_numbers(small, groups, client):
+    wait_until_all_run(client)
+    ends = Ends("memory", peak_bytes=3 << 30, limit_bytes=2 << 30)
+    load = deadly(groups, "sums", None, 2)
+    resident = ResidentRows(client, load, small.work, small.n_beamlet, ends=ends)
+    with pytest.raises(ClusterError, match=r"used 3\.00 GiB, may use 2\.00 GiB .*, 3 times in a row; give"):
+        evaluated(resident, "expected", 0.0)
+
+
+def dying_at_first(groups, n, folder):
+    """Return a loader whose workers die the first times that they answer."""
+
+    class Dying(GroupEvaluator):
+        def sums(self, *args):
+            begun = len(list(folder.iterdir()))
+            if begun < n:
+                (folder / f"{begun}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().sums(*args)
+
+    return lambda numbers: [Dying(group.scenarios, group.regions) for group in groups(numbers)]
+
+
+def test_workers_whose_jobs_end_again_and_again_change_nothing(
+    small, groups, single_client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster.resident, "_MAX_REBUILDS", 0)
+    load = dying_at_first(groups, 2, tmp_path)
+    resident = ResidentRows(single_client, load, small.work, small.n_beamlet, ends=Ends("left"))
+    assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
+
+
+def test_jobs_that_are_too_short_for_one_evaluation_end_the_run(
+    small, groups, single_client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster.resident, "MAX_LEFT", 2)
+    load = dying_at_first(groups, 2, tmp_path)
+    resident = ResidentRows(single_client, load, small.work, small.n_beamlet, ends=Ends("left"))
+    with pytest.raises(ClusterError, match=r"ended 2 times before .*\(job 7 ended\): give jobs a longer"):
         evaluated(resident, "expected", 0.0)
 
 

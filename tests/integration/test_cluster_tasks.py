@@ -8,8 +8,8 @@ import time
 import pytest
 from distributed import LocalCluster
 
+import cluster.losses
 import cluster.open
-import cluster.submit
 from cluster.open import open_cluster
 from cluster.submit import run_tasks
 from engine.errors import CaseError, ClusterError, DamagedObjectError
@@ -117,7 +117,7 @@ def test_a_killed_worker_costs_another_attempt_and_no_result(client, tmp_path):
 
 def test_a_task_that_always_kills_its_worker_ends_the_run_by_name(client, monkeypatch):
     # Three deaths instead of five, for time's sake: one more than are allowed in company.
-    monkeypatch.setattr(cluster.submit, "_MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(cluster.losses, "MAX_LOST", 3)
 
     def work(name):
         if name == "deadly":
@@ -126,7 +126,7 @@ def test_a_task_that_always_kills_its_worker_ends_the_run_by_name(client, monkey
 
     tasks = ["harmless 1", "deadly", *(f"harmless {n}" for n in range(2, 10))]
     finished = []
-    with pytest.raises(ClusterError, match=r"lost 3 times while they ran the same task \('deadly'\)"):
+    with pytest.raises(ClusterError, match=r"lost 3 times while they ran the same task \(deadly\)"):
         run_tasks(client, work, tasks, finished.append)
     # The others were done before, but for those that were lost together with it: suspects run last, one by one.
     assert tasks.index("deadly") not in finished

@@ -23,9 +23,17 @@ def test_the_peak_is_the_larger_of_tasks_and_rows():
     assert few_rows.peak == BASE_BYTES + (10 + 2 * 80) * MIB
 
 
-def test_what_fits_is_left_alone():
-    assert NEED.streaming(NEED.peak) is NEED
-    assert NEED.room is None
+def test_what_fits_stays():
+    fitting = NEED.streaming(NEED.peak)
+    assert (fitting.rows, fitting.room, fitting.peak) == (NEED.rows, NEED.rows, NEED.peak)
+
+
+def test_where_there_is_room_a_worker_may_keep_the_rows_of_one_that_leaves():
+    limit = BASE_BYTES + (10 + 2 * (1000 + 60) + 2 * 100) * MIB
+    room = NEED.streaming(limit).room
+    assert room is not None
+    assert room == pytest.approx(2 * NEED.rows, rel=1e-6)
+    assert NEED.streaming(limit - 500 * MIB).room < room
 
 
 def test_rows_that_do_not_fit_are_streamed_below_the_limit():
