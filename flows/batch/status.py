@@ -88,7 +88,7 @@ def _of_batch(summary: BatchSummary, output: Path) -> tuple[RenderableType, bool
     if summary.state != "running":
         lines[0] += f", {summary.state} {when(summary.ended)}"
     lines.append(
-        f"{summary.night_node_hours:.3g} node hours, {summary.night_core_hours:.3g} core hours tonight"
+        f"{summary.night_node_hours:.3g} node hours, {summary.night_core_hours:.3g} core hours this night"
     )
     if trouble:
         lines.append(f"{trouble}; `{summary.retry_all}` goes on")
