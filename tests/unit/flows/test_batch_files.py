@@ -34,9 +34,7 @@ def jobs_of(folder, text, name="night.toml"):
 def test_the_smallest_file_makes_a_case_of_every_folder(folder):
     for name in ("anna", "bert"):
         (folder / "incoming" / name).mkdir(parents=True)
-    jobs = jobs_of(
-        folder, 'protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["incoming/*"]\n'
-    )
+    jobs = jobs_of(folder, 'protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["incoming/*"]\n')
     assert [job.name for job in jobs] == ["anna / small", "bert / small"]
     case = tomllib.loads(jobs[0].study)["case"]
     assert case == {"dicom": str(folder / "incoming/anna"), "hu_table": str(folder / "scanner.csv")}
