@@ -143,7 +143,9 @@ def _run_flow(
         with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
             case_of_study(run, found.case, study.parent)
         wait_for_prefect()
-        report = flow(str(study), str(store), str(output), computing, quiet)
+        # Runs of a batch differ by the last two parts: case and protocol.
+        named = flow.with_options(flow_run_name="/".join(output.parts[-2:]))
+        report = named(str(study), str(store), str(output), computing, quiet)
     if not quiet:
         click.echo(f"report: {report}")
 
