@@ -88,9 +88,10 @@ class JobProcess:
         return Ended(*self._why(code), cpu_s)
 
     def ask_to_end(self) -> None:
-        """Ask the process to end, as Ctrl-C would."""
-        # Not through the object, which would take the exit status from `ended`.
-        os.kill(self._process.pid, signal.SIGINT)
+        """Ask the process to end."""
+        # Not through the object, which would take the exit status from `ended`. Not as Ctrl-C, which whoever starts a
+        # batch in the background may have had ignored.
+        os.kill(self._process.pid, signal.SIGTERM)
 
     def stop(self, limit_s: float = _END_S) -> None:
         """Wait for the end of a process that was asked to, and end it if it does not."""
