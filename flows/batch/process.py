@@ -63,6 +63,8 @@ class JobProcess:
             if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+        # A new file: the process of a batch that was killed may still be writing to the old one.
+        (job.folder / ERRORS).unlink(missing_ok=True)
         with (job.folder / ERRORS).open("wb") as errors:
             # A session of its own, as Ctrl-C is for the batch to act on.
             self._process = subprocess.Popen(
