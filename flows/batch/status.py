@@ -76,6 +76,8 @@ def status_of(output: Path) -> tuple[RenderableType, bool]:
 def _of_batch(summary: BatchSummary, output: Path) -> tuple[RenderableType, bool]:
     holder = Holder(summary.host, summary.machine, summary.pid, summary.started, "", 0.0)
     trouble = _trouble(holder, summary.updated) if summary.state == "running" else ""
+    if trouble:
+        summary = summary.model_copy(update={"rows": tuple(map(_after_the_end, summary.rows))})
     table = Table(box=None, pad_edge=False)
     for heading in ("case", "protocol", "state"):
         table.add_column(heading)
@@ -83,7 +85,7 @@ def _of_batch(summary: BatchSummary, output: Path) -> tuple[RenderableType, bool
     table.add_column("time", justify="right")
     table.add_column("")
     for row in summary.rows:
-        table.add_row(*_cells(row, output, bool(trouble)))
+        table.add_row(*_cells(row, output))
     lines = [f"{summary.title}: {summary.headline()}; began {when(summary.begun)}"]
     if summary.state != "running":
         lines[0] += f", {summary.state} {when(summary.ended)}"
@@ -101,17 +103,21 @@ def _of_batch(summary: BatchSummary, output: Path) -> tuple[RenderableType, bool
     )
 
 
-def _cells(row: JobRow, output: Path, is_dead: bool) -> Iterator[Text]:
+def _after_the_end(row: JobRow) -> JobRow:
+    """Return a row of a batch that is gone."""
+    if row.state != "running":
+        return row
+    return row.model_copy(update={"state": "waiting", "why": "it was running when the batch ended"})
+
+
+def _cells(row: JobRow, output: Path) -> Iterator[Text]:
     state, why, time_s = row.state, row.why, None
     if row.begun is not None and row.ended is not None:
         time_s = row.ended - row.begun
     if state == "running":
-        if is_dead:
-            state, why = "waiting", "it was running when the batch ended"
-        else:
-            progress = read_progress(output / row.folder)
-            why = _pace(progress) if progress is not None else "starting"
-            time_s = time.time() - row.begun if row.begun is not None else None
+        progress = read_progress(output / row.folder)
+        why = _pace(progress) if progress is not None else "starting"
+        time_s = time.time() - row.begun if row.begun is not None else None
     elif state == "done" and row.goals is not None:
         why = row.goals.worst
     yield Text(row.case)

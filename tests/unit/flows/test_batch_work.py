@@ -11,6 +11,7 @@ from engine.errors import StoreError
 from flows.batch import work as work_module
 from flows.batch.board import Board, take_stock
 from flows.batch.flow import only_batch
+from flows.batch.goals import read_goals
 from flows.batch.jobs import Job
 from flows.batch.night import Night, begin_night, keep_night
 from flows.batch.page import read_summary
@@ -183,6 +184,16 @@ def test_goals_are_told_with_the_one_that_is_missed(night):
     assert goals.worst == "PTV D95% >= 50 Gy: 49.00 Gy"
 
 
+def test_of_a_front_the_plan_that_meets_most_goals_is_told(tmp_path):
+    plans = [
+        {"name": name, "dominated": dominated, "goals": [{**goal, "passed": passed} for goal in GOALS]}
+        for name, dominated, passed in (("1", False, False), ("2", False, True), ("3", True, True))
+    ]
+    (tmp_path / "front.json").write_text(json.dumps({"kind": "front", "plans": plans}))
+    met = read_goals(tmp_path / "front.json")
+    assert (met.plan, met.n_met, met.n_goal) == ("2", 2, 2)
+
+
 def test_the_status_tells_the_same_as_the_page(night, capsys):
     from rich.console import Console
 
@@ -201,8 +212,10 @@ def test_the_status_of_a_killed_batch_says_so(night):
     file = night.output / "batch.json"
     summary = json.loads(file.read_text())
     summary["state"], summary["started"] = "running", summary["started"] + 1
+    summary["rows"][0]["state"] = "running"
     file.write_text(json.dumps(summary))
     shown, goes_on = status_of(night.output)
+    assert str(shown.renderables[0]).startswith("night: 0 done, 0 failed, 1 waiting")
     assert any("is gone; `nightbeam batch b.toml` goes on" in str(part) for part in shown.renderables)
     assert not goes_on
 
