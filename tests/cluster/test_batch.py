@@ -12,7 +12,8 @@ from tests.e2e.small_batch import MISSING, OUTSIDE, batch_command, environment, 
 
 pytestmark = [pytest.mark.site, pytest.mark.cluster, pytest.mark.prefect]
 GOOD = [f"case-{number:02d}" for number in range(1, 11)]
-LIMIT_S = 590.0
+LIMIT_S = 1700.0
+"""Wide: a quiet machine of two cores takes minutes, a busy one ten times as long."""
 SITE = """\
 partition = "scavenge"
 cores = 2
@@ -61,7 +62,7 @@ def case_processes(folder):
     return found
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_twelve_cases_with_two_broken_ones_give_ten_plans_and_two_explained_failures(tmp_path):
     file = write_batch(tmp_path, GOOD)
     begin_s = time.monotonic()
@@ -86,7 +87,7 @@ def test_twelve_cases_with_two_broken_ones_give_ten_plans_and_two_explained_fail
     }  # fmt: skip
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_killed_batch_takes_its_cases_with_it_and_goes_on_with_what_was_not_done(tmp_path):
     file = write_batch(tmp_path, GOOD[:3], "cases_at_once = 1\n")
     batch = subprocess.Popen(
@@ -111,7 +112,7 @@ def test_a_killed_batch_takes_its_cases_with_it_and_goes_on_with_what_was_not_do
     assert set(states_of(file).values()) == {"done", "failed"}
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_on_slurm_every_case_has_its_own_jobs_and_their_hours_are_counted(tmp_path, slurm):
     file = write_batch(tmp_path, GOOD[:1])
     (tmp_path / "slurm.toml").write_text(SITE)
