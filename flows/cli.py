@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from engine.errors import NightbeamError
+from flows.batch.command import batch as batch_command
+from flows.batch.command import status as status_command
 from flows.cluster_command import cluster as cluster_command
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
@@ -150,7 +152,9 @@ def _run_flow(
         with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
             case_of_study(run, found.case, study.parent)
         wait_for_prefect()
-        report = flow(str(study), str(store), str(output), computing, quiet)
+        # Runs of a batch differ by the last two parts: case and protocol.
+        named = flow.with_options(flow_run_name="/".join(output.parts[-2:]))
+        report = named(str(study), str(store), str(output), computing, quiet)
     if not quiet:
         click.echo(f"report: {report}")
 
@@ -371,6 +375,8 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
 main.add_command(cluster_command)
 main.add_command(store_command)
 main.add_command(submit)
+main.add_command(batch_command)
+main.add_command(status_command)
 
 if __name__ == "__main__":
     main()

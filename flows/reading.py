@@ -1,5 +1,6 @@
 """Stage read: the case out of the store, checked against the study before anything is computed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
         case = replace(case, name=study.case.imported)
     table = load_hu_table(study.case.hu_table, folder)
     # Before the structures are made, which takes a while.
-    check_names(study, check_made_names(study, {structure.name for structure in case.structures}))
+    known = check_made_names(study, {structure.name for structure in case.structures})
+    check_names(study, known, case.notes)
     case, made = make_structures(run, study, case)
     _check_empty(study, case)
     _check_goals(study, case)
@@ -53,8 +55,17 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     )
 
 
-def check_names(study: Study, known: set[str]) -> None:
+def check_names(study: Study, known: set[str], notes: Sequence[str] = ()) -> None:
     """Refuse a study that names a structure which is neither in the case nor made.
+
+    Parameters
+    ----------
+    study
+        The study.
+    known
+        Names of all structures.
+    notes
+        Those of the case, which say why a structure of its files is not among them.
 
     Raises
     ------
@@ -63,6 +74,13 @@ def check_names(study: Study, known: set[str]) -> None:
     """
     for key, name in study.structure_names():
         if name not in known:
+            left_out = f"structure '{name}': left out"
+            why = next((note for note in notes if note.startswith(left_out)), None)
+            if why is not None:
+                told = why.removeprefix(f"structure '{name}': ")
+                raise StudyError(
+                    f"{key}: structure '{shortened(name)}' was {told}; check its contours and the series they belong to"
+                )
             raise StudyError(
                 f"{key}: the case has no structure '{shortened(name)}' (it has: {', '.join(sorted(known))})"
             )
