@@ -10,6 +10,7 @@ import click
 from engine.errors import NightbeamError
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
+from flows.watch import watch as watch_command
 
 _STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _OUTPUT = click.option(
@@ -360,6 +361,7 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
 
 
 main.add_command(store_command)
+main.add_command(watch_command)
 
 if __name__ == "__main__":
     main()
