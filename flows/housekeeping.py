@@ -25,6 +25,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.states import Crashed
 
 from flows.presence import process_of, sign
+from storage.lease import this_process
 
 _PAGE = 200
 _EVENTS_LIMIT_S = 30.0
@@ -90,6 +91,8 @@ def _why_gone(run: FlowRun) -> str | None:
 def _why_silent(client: SyncPrefectClient, run: FlowRun, silence_s: float) -> str | None:
     """Return that nothing was heard of a run for too long; None if something was."""
     process = process_of(run.labels)
+    if process is not None and process.machine == this_process(0.0).machine:
+        return None  # it lives, as was seen; only its heartbeats were lost
     since = run.state.timestamp if run.state is not None else run.expected_start_time
     if since is None or (datetime.now(UTC) - since).total_seconds() < silence_s:
         return None

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import click
 
-from engine.errors import NightbeamError, StudyError, reason_and_remedy
+from engine.errors import NightbeamError, StudyError
 from flows.command import EPILOG, clear_errors
+from flows.failures import in_words
 
 LANDED = "nightbeam.inbox.landed"
+
+
+class PrefectServerError(NightbeamError, RuntimeError):
+    """A Prefect server that does not answer, or refuses."""
 
 
 @click.command("watch", epilog=EPILOG)
@@ -39,17 +44,22 @@ def watch(inbox: Path, every_s: float) -> None:
     click.echo(f"watching {inbox}")
     settled = Settling(inbox)
     told: set[str] = set()
+    last_words: str | None = None
     while True:
         try:
             new = settled.look() - told
             if new:
+                # Counted as told only when the server has taken it.
                 tell(inbox, len(new))
                 told |= new
                 click.echo(f"{len(new)} set{'s' * (len(new) > 1)} of files landed")
+            last_words = None
         except (NightbeamError, OSError) as error:
             # An inbox.toml that is being edited, a file server or a Prefect server that is down: it will come back.
-            words = reason_and_remedy(error) if type(error) is OSError else str(error)
-            click.echo(f"nightbeam: {words}; looking again", err=True)
+            words = in_words(error)
+            if words != last_words:
+                click.echo(f"nightbeam: {words}; looking again", err=True)
+            last_words = words
         time.sleep(every_s)
 
 
@@ -82,7 +92,7 @@ def tell(inbox: Path, n_set: int) -> None:
 
     Raises
     ------
-    OSError
+    PrefectServerError
         If the server does not answer, or does not take it.
     """
     import httpx
@@ -98,4 +108,7 @@ def tell(inbox: Path, n_set: int) -> None:
         with get_client(sync_client=True) as client:
             client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
     except httpx.HTTPError as error:
-        raise OSError(f"the Prefect server did not take the event ({error})") from error
+        raise PrefectServerError(
+            f"the Prefect server at {os.environ['PREFECT_API_URL']} did not take the event ({error}); see that it "
+            "runs, and that PREFECT_API_AUTH_STRING is its password"
+        ) from error
