@@ -164,6 +164,16 @@ class Site:
     def deployment(self, name: str) -> dict[str, Any]:
         return self.api("GET", f"/deployments/name/{urllib.request.quote(name)}")
 
+    def add_schedule(self, deployment: str, every_s: float) -> None:
+        found = self.deployment(deployment)
+        schedule = {"active": True, "schedule": {"interval": every_s}}
+        self.api("POST", f"/deployments/{found['id']}/schedules", [schedule])
+
+    def clear_schedules(self, deployment: str) -> None:
+        found = self.deployment(deployment)
+        for schedule in found["schedules"]:
+            self.api("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}")
+
     def runs(self, flow: str, *states: str) -> list[dict[str, Any]]:
         """Return the runs of a flow in one of some states, the oldest first."""
         body = {
@@ -201,10 +211,9 @@ def site_on(home: Path, database_url: str | None) -> Iterator[Site]:
         wait_for("the server", site.is_healthy)
         site.command("prefect", "work-pool", "create", "nightbeam", "--type", "process")
         site.command("prefect", "deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
-        for found in site.api("POST", "/deployments/filter", {}):
-            # Those of the file are of no use here: every test makes the one that it needs.
-            for schedule in found["schedules"]:
-                site.api("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}")
+        # Those of the file are of no use here: every test makes the one that it needs.
+        for deployment in ("scan inbox/inbox", "housekeeping/regular"):
+            site.clear_schedules(deployment)
         site.start_worker()
         yield site
     finally:

@@ -48,7 +48,7 @@ def test_a_wrong_password_is_refused(site):
         assert refused.value.code == 401
 
 
-def test_the_deployments_are_made_by_module(site):
+def test_the_deployments_are_made_from_modules(site):
     found = {d["name"]: d["entrypoint"] for d in site.api("POST", "/deployments/filter", {})}
     assert {name: found[name] for name in ("single", "inbox", "regular")} == {
         "single": "flows.plan_case.plan_case",
@@ -58,11 +58,11 @@ def test_the_deployments_are_made_by_module(site):
 
 
 def test_a_schedule_fires(site):
-    site.command("prefect", "deployment", "schedule", "create", "housekeeping/regular", "--interval", "3")
+    site.add_schedule("housekeeping/regular", every_s=3.0)
     try:
         (run, *_) = wait_for("a scheduled run", lambda: site.runs("housekeeping", "Completed"))
     finally:
-        site.command("prefect", "deployment", "schedule", "clear", "housekeeping/regular", "--accept-yes")
+        site.clear_schedules("housekeeping/regular")
     assert run["auto_scheduled"]
 
 
@@ -84,13 +84,13 @@ def test_a_file_drop_fires(site):
 def test_a_scan_finds_what_no_event_told_of(site):
     phantom(site.inbox / "box-2")
     sorted((site.inbox / "box-2").glob("*CT*"))[0].unlink()
-    site.command("prefect", "deployment", "schedule", "create", "scan inbox/inbox", "--interval", "3")
+    site.add_schedule("scan inbox/inbox", every_s=3.0)
     try:
         (scan, *_) = wait_for("a scan", lambda: site.runs("scan inbox", "Failed"))
         quiet = [run["id"] for run in site.runs("scan inbox", "Completed")]
         wait_for("another scan", lambda: len(site.runs("scan inbox", "Completed")) > len(quiet))
     finally:
-        site.command("prefect", "deployment", "schedule", "clear", "scan inbox/inbox", "--accept-yes")
+        site.clear_schedules("scan inbox/inbox")
     assert scan["auto_scheduled"]
     assert scan["state"]["message"] == "1 failed"
     store = Store(site.home / "store")
