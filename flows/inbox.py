@@ -183,7 +183,7 @@ def _handle(place: _Place, found: InboxSet) -> str:
             log.error("'%s' fits no rule of inbox.toml; add one, or take the files away", name)
             return note("without protocol")
         if record["attempts"] > _MAX_ATTEMPTS:
-            why = f"its process was killed {_MAX_ATTEMPTS} times; plan it by hand to see why, or change its files"
+            why = f"its process was killed, or met an unknown error, {_MAX_ATTEMPTS} times; plan it by hand to see why"
             log.error("'%s' failed: %s", name, why)
             return note("failed", why=why)
         note("begun")
@@ -194,9 +194,8 @@ def _handle(place: _Place, found: InboxSet) -> str:
         except Exception as error:
             words = in_words(error)
             if words is None:
-                log.exception("'%s' failed by a mistake of the program", name)
-                words = f"{type(error).__name__} (a mistake of the program; see the log of the flow run)"
-            # Prefect notes an error in its database, and may fail at that itself.
+                # A mistake of the program, or a Prefect server that went away: counts as an attempt, as being killed.
+                raise
             if isinstance(error, (*_NOT_THE_SETS_FAULT, OSError)):
                 log.error("'%s' is put off: %s", name, words)
                 return note("put off", why=words)

@@ -17,10 +17,6 @@ from flows.failures import in_words
 LANDED = "nightbeam.inbox.landed"
 
 
-class PrefectServerError(NightbeamError, RuntimeError):
-    """A Prefect server that does not answer, or refuses."""
-
-
 @click.command("watch", epilog=EPILOG)
 @click.argument("inbox", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
@@ -92,7 +88,7 @@ def tell(inbox: Path, n_set: int) -> None:
 
     Raises
     ------
-    PrefectServerError
+    NightbeamError
         If the server does not answer, or does not take it.
     """
     import httpx
@@ -108,7 +104,7 @@ def tell(inbox: Path, n_set: int) -> None:
         with get_client(sync_client=True) as client:
             client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
     except httpx.HTTPError as error:
-        raise PrefectServerError(
+        raise NightbeamError(
             f"the Prefect server at {os.environ['PREFECT_API_URL']} did not take the event ({error}); see that it "
             "runs, and that PREFECT_API_AUTH_STRING is its password"
         ) from error

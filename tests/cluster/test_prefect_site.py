@@ -58,7 +58,7 @@ def test_the_deployments_are_made_from_modules(site):
 
 
 def test_a_schedule_fires(site):
-    site.add_schedule("housekeeping/regular", every_s=3.0)
+    site.add_schedule("housekeeping/regular", every_s=15.0)
     try:
         (run, *_) = wait_for("a scheduled run", lambda: site.runs("housekeeping", "Completed"))
     finally:
@@ -84,7 +84,7 @@ def test_a_file_drop_fires(site):
 def test_a_scan_finds_what_no_event_told_of(site):
     phantom(site.inbox / "box-2")
     sorted((site.inbox / "box-2").glob("*CT*"))[0].unlink()
-    site.add_schedule("scan inbox/inbox", every_s=3.0)
+    site.add_schedule("scan inbox/inbox", every_s=15.0)
     try:
         (scan, *_) = wait_for("a scan", lambda: site.runs("scan inbox", "Failed"))
         quiet = [run["id"] for run in site.runs("scan inbox", "Completed")]

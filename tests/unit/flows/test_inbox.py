@@ -94,6 +94,15 @@ def test_one_broken_set_does_not_stop_others(site, monkeypatch):
     assert site.scan() == "1 failed, 1 planned"
 
 
+def test_an_unknown_error_is_seen_and_the_set_is_tried_again(site):
+    put(site.inbox / "one/1")
+    site.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        site.scan()
+    site.error = None
+    assert site.scan() == "1 planned"
+
+
 def test_trouble_of_the_machine_is_not_held_against_the_set(site):
     put(site.inbox / "one/1")
     site.error = ClusterError("no workers")

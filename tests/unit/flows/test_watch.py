@@ -3,6 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
+from engine.errors import NightbeamError
 from flows import watch
 from flows.presence import process_of
 from storage.lease import this_process
@@ -65,7 +66,7 @@ def test_every_set_is_told_of_once(tmp_path, monkeypatch):
 def test_a_server_that_is_down_is_told_when_it_is_back(tmp_path, monkeypatch):
     inbox = make_inbox(tmp_path, ("*", "p.toml"))
     put(inbox / "one/1")
-    down = watch.PrefectServerError("the server does not answer")
+    down = NightbeamError("the server does not answer")
     told = looks(monkeypatch, 4, [down, down, None])
     result = CliRunner().invoke(watch.watch, [str(inbox)])
     assert told == [1]
