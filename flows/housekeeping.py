@@ -28,7 +28,7 @@ from flows.presence import process_of, sign
 from storage.lease import this_process
 
 _PAGE = 200
-_EVENTS_LIMIT_S = 30.0
+_EVENTS_LIMIT_S = 60.0
 
 
 @flow(name="housekeeping", persist_result=False, on_running=[sign])

@@ -25,7 +25,7 @@ from tests.e2e.small_study import STUDY
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-LIMIT_S = 240.0
+LIMIT_S = 600.0
 T = TypeVar("T")
 _QUICK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
@@ -33,6 +33,9 @@ _QUICK = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "2",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # The machine may be busy with other tests.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
 
 
