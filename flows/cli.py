@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from engine.errors import NightbeamError
+from flows.batch.command import batch as batch_command
+from flows.batch.command import status as status_command
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
 from flows.watch import watch as watch_command
@@ -362,6 +364,8 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
 
 main.add_command(store_command)
 main.add_command(watch_command)
+main.add_command(batch_command)
+main.add_command(status_command)
 
 if __name__ == "__main__":
     main()

@@ -24,14 +24,18 @@ def in_words(error: BaseException) -> str | None:
         return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …"
     if isinstance(error, MemoryError):
         return "not enough memory; use a coarser dose grid or fewer scenarios"
-    # Prefect notes an error in its database, and on a full disk fails at that itself.
-    deliberate = _deliberate_behind(error)
-    return None if deliberate is None else in_words(deliberate)
+    behind = deliberate(error)
+    return None if behind is error else in_words(behind)
 
 
-def _deliberate_behind(error: BaseException) -> NightbeamError | None:
-    """Return the last deliberate error that was being handled when ``error`` came up."""
+def deliberate(error: BaseException) -> BaseException:
+    """Return the deliberate error that was being handled when another came up; else that other one.
+
+    Prefect notes an error in its database, and on a full disk fails at that itself.
+    """
+    if isinstance(error, NightbeamError | OSError | MemoryError):
+        return error
     behind = error.__cause__ or error.__context__
     while behind is not None and not isinstance(behind, NightbeamError):
         behind = behind.__cause__ or behind.__context__
-    return behind
+    return behind or error

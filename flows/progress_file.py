@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.failures import in_words
+from flows.failures import deliberate, in_words
 from storage.lease import Holder, this_process
 from storage.whole_file import whole_file
 
@@ -32,8 +32,8 @@ class Progress:
     ----------
     what
         The command, such as ``plan``.
-    state, why
-        Whether it goes on, and if not, why it ended.
+    state, why, error
+        Whether it goes on, and if not, why it ended, and the name of the error's class.
     stage, done, total, unit
         The stage, and how many of how many of what are done in it; no total where nobody knows.
     found
@@ -47,6 +47,7 @@ class Progress:
     what: str
     state: State
     why: str
+    error: str
     stage: str
     done: int
     total: int | None
@@ -85,7 +86,7 @@ class ProgressFile:
         now_s = time.time()
         process = this_process(now_s)
         self._now = Progress(
-            what, "running", "", "begin", 0, None, "", 0, now_s, now_s, now_s,
+            what, "running", "", "", "begin", 0, None, "", 0, now_s, now_s, now_s,
             process.host, process.machine, process.pid, process.started,
         )  # fmt: skip
         self._lock = threading.Lock()
@@ -110,12 +111,12 @@ class ProgressFile:
             self._now = replace(self._now, done=done, found=found)
             self._is_new = True
 
-    def end(self, state: State, why: str) -> None:
+    def end(self, state: State, why: str, error: str) -> None:
         """Say how the run ended."""
         self._ended.set()
         self._thread.join()
         with self._lock:
-            self._now = replace(self._now, state=state, why=why)
+            self._now = replace(self._now, state=state, why=why, error=error)
         with suppress(OSError):
             self._write()
 
@@ -159,7 +160,7 @@ def progress_in(folder: Path, what: str) -> Iterator[None]:
     global _kept
     _kept = ProgressFile(folder / NAME, what)
     state: State = "failed"
-    why = ""
+    why = name = ""
     try:
         yield
         state = "done"
@@ -168,13 +169,13 @@ def progress_in(folder: Path, what: str) -> Iterator[None]:
         if words is None:
             _LOG.error("%s", "".join(traceback.format_exception(error)))
             words = f"{''.join(traceback.format_exception_only(error)).strip()} (a mistake of the program; see its log)"
-        why = words
+        why, name = words, type(deliberate(error)).__name__
         raise
     except BaseException:
         state, why = "stopped", "it was asked to end"
         raise
     finally:
-        _kept.end(state, why)
+        _kept.end(state, why, name)
         _kept = None
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import markupsafe
@@ -177,15 +177,18 @@ def _pixels(figure: "Figure") -> str:
 
 def page_of(template: str, summary: PlanSummary | FrontSummary, pictures: Mapping[str, Sequence[str]]) -> str:
     """Return the page of a report as HTML; ``pictures`` are data URIs by the name that the template knows them by."""
+    return render(template, s=summary, pictures=pictures, window=HU_WINDOW, levels=LEVELS_PERCENT)
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this package filled in; it gets the filters and the style of all pages."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(fixed=fixed, digits=digits, signed=signed, volume=volume, breakable=breakable)
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(
-        s=summary, pictures=pictures, style=style, window=HU_WINDOW, levels=LEVELS_PERCENT
-    )
+    return environment.get_template(template).render(style=style, **values)
 
 
 def _write(
