@@ -121,14 +121,3 @@ def test_a_study_is_the_protocol_with_another_case(tmp_path):
 def test_a_protocol_with_a_phantom_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"give case\.imported"):
         write_study(EXAMPLES / "tg119_cshape.toml", "one", tmp_path / "study.toml")
-
-
-def test_a_protocol_that_cannot_be_changed_line_by_line_is_refused(tmp_path):
-    text = (EXAMPLES / "imported_case.toml").read_text()
-    old = '[case]\nimported = "head"\nhu_table = "hu_tables/two_lines.csv"\n'
-    assert old in text
-    new = f'case = {{ imported = "head", hu_table = "{EXAMPLES}/hu_tables/two_lines.csv" }}\n'
-    name, rest = text.replace(old, "").split("\n[prescription]", 1)
-    protocol = put(tmp_path / "p.toml", f"{name}{new}\n[prescription]{rest}")
-    with pytest.raises(StudyError, match="on a line of its own"):
-        write_study(protocol, "one", tmp_path / "study.toml")
