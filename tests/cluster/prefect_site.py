@@ -3,8 +3,6 @@
 Its settings are those of deploy/prefect.env.example, but for places, ports, and how often the server looks at things.
 """
 
-import base64
-import json
 import os
 import pwd
 import secrets
@@ -14,12 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
 
 from tests.e2e.small_study import STUDY
 
@@ -145,27 +144,19 @@ class Site:
     # -- the API ------------------------------------------------------------------------------------------------
 
     def api(self, method: str, path: str, body: Any = None, password: str | None = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "content-type": "application/json",
-                "authorization": "Basic " + base64.b64encode((password or self.password).encode()).decode(),
-            },
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        user, _, secret = (password or self.password).partition(":")
+        answer = httpx.request(method, f"{self.url}{path}", json=body, auth=(user, secret), timeout=60.0)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def is_healthy(self) -> bool:
         try:
             return bool(self.api("GET", "/health"))
-        except (urllib.error.URLError, OSError):
+        except httpx.HTTPError:
             return False
 
     def deployment(self, name: str) -> dict[str, Any]:
-        return self.api("GET", f"/deployments/name/{urllib.request.quote(name)}")
+        return self.api("GET", f"/deployments/name/{quote(name)}")
 
     def add_schedule(self, deployment: str, every_s: float) -> None:
         found = self.deployment(deployment)

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
-import urllib.error
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.cases import write_phantom
@@ -43,9 +43,9 @@ def phantom(folder: Path, voxel_mm: float = 10.0) -> None:
 
 def test_a_wrong_password_is_refused(site):
     for password in ("nightbeam:wrong", "nobody:"):
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        with pytest.raises(httpx.HTTPStatusError) as refused:
             site.api("POST", "/flow_runs/filter", {}, password=password)
-        assert refused.value.code == 401
+        assert refused.value.response.status_code == 401
 
 
 def test_the_deployments_are_made_from_modules(site):
@@ -147,8 +147,8 @@ def test_old_runs_are_deleted(site, database_url):
     def is_gone() -> bool:
         try:
             site.run(old)
-        except urllib.error.HTTPError as error:
-            return error.code == 404
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code == 404
         return False
 
     wait_for("the old run's end", is_gone)

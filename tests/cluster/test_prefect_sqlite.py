@@ -1,9 +1,9 @@
 """The same site for one person, on SQLite: the parts that depend on the database."""
 
 import sqlite3
-import urllib.error
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.cluster.prefect_site import Site, site_on, wait_for
@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_a_wrong_password_is_refused(site):
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(httpx.HTTPStatusError, match="401"):
         site.api("POST", "/flow_runs/filter", {}, password="nightbeam:wrong")
 
 
