@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,9 @@ def test_a_killed_run_does_not_stay_running(site):
     site.wait_for_run(site.start_run("housekeeping/regular"), "Completed")
     state = site.run(killed)["state"]
     assert (state["name"], "its process ended without a word" in state["message"]) == ("Crashed", True)
+    # Nor does it keep others from running: the deployment runs once at a time.
+    shutil.rmtree(site.inbox / "box-3")
+    site.wait_for_run(site.start_run("scan inbox/inbox"), "Completed")
 
 
 def test_a_silent_run_of_another_machine_counts_as_gone(site):
