@@ -242,8 +242,9 @@ def _in_one_folder(found: InboxSet) -> Iterator[Path]:
     """Yield a folder that holds the files of a set and no others; they are linked, not copied."""
     with tempfile.TemporaryDirectory(prefix="nightbeam-inbox-") as folder:
         for number, file in enumerate(found.files):
+            link = Path(folder) / file.name
             # The same name in two folders is two files.
-            (Path(folder) / f"{number:05}-{file.name}").symlink_to(file)
+            (Path(folder) / f"{number}-{file.name}" if link.is_symlink() else link).symlink_to(file)
         yield Path(folder)
 
 
