@@ -7,6 +7,7 @@ scan may run as often as it likes, at the same time as another one, and after on
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,22 +74,16 @@ def scan_inbox(
     log = get_run_logger()
     folder = Path(inbox).resolve()
     place = _Place(Store(Path(store).resolve()), Path(output).resolve(), computing)
-    outcomes: list[tuple[str, str]] = []
-    while True:
-        new = [found for found in _settled(folder, place.store) if found.name not in dict(outcomes)]
-        if not new:
-            break
+    outcomes: dict[str, str] = {}
+    # What landed while others were planned is looked for at the end.
+    while new := [found for found in _settled(folder, place.store) if found.name not in outcomes]:
         for found in new:
-            state = _handle(place, found)
-            outcomes.append((found.name, state))
-    counts = {state: [s for _, s in outcomes].count(state) for _, state in outcomes}
-    told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()) if state) or "nothing new"
+            outcomes[found.name] = _handle(place, found)
+    counts = Counter(state for state in outcomes.values() if state)
+    told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "nothing new"
     log.info("%s: %s", folder, told)
-    return (
-        Failed(message=told)
-        if {"failed", "without protocol", "put off"} & set(counts)
-        else Completed(message=told)
-    )
+    is_bad = bool(counts.keys() & {"failed", "without protocol", "put off"})
+    return Failed(message=told) if is_bad else Completed(message=told)
 
 
 def _settled(inbox: Path, store: Store) -> list[InboxSet]:
