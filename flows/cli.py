@@ -14,6 +14,7 @@ from flows.cluster_command import cluster as cluster_command
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
 from flows.submit import submit
+from flows.watch import watch as watch_command
 
 _STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _OUTPUT = click.option(
@@ -375,6 +376,7 @@ def check(study: Path | None, store: Path, keys: bool) -> None:
 main.add_command(cluster_command)
 main.add_command(store_command)
 main.add_command(submit)
+main.add_command(watch_command)
 main.add_command(batch_command)
 main.add_command(status_command)
 

@@ -7,11 +7,12 @@ from prefect import flow
 from engine.spec.study import Study, load_study
 from flows import front, stages
 from flows.plan_case import as_task, read_and_place
+from flows.presence import sign
 from flows.recovery import until_whole
 from flows.run import Computing, Run, open_run
 
 
-@flow(name="pareto front", persist_result=False)
+@flow(name="pareto front", persist_result=False, on_running=[sign])
 def trace_front(
     study_file: str,
     store: str,

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
+from flows.presence import sign
 from flows.progress_file import begin_stage
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
@@ -24,7 +25,7 @@ def as_task(name: str, work: Callable[[], R]) -> R:
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 
-@flow(name="plan case", persist_result=False)
+@flow(name="plan case", persist_result=False, on_running=[sign])
 def plan_case(
     study_file: str,
     store: str,

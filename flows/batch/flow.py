@@ -17,6 +17,7 @@ from flows.batch.page import PAGE
 from flows.batch.sharing import Sharing
 from flows.batch.spec import read_batch
 from flows.batch.work import Work
+from flows.presence import sign
 from flows.progress import Reporter
 from flows.run import Computing
 from storage.lease import LEASE_S, Claim, Lease, this_process
@@ -27,7 +28,7 @@ OWN = ".batch"
 _ASK_AGAIN_S = 0.5
 
 
-@flow(name="batch", persist_result=False)
+@flow(name="batch", persist_result=False, on_running=[sign])
 def overnight_batch(
     batch_file: str,
     store: str,

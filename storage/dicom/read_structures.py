@@ -89,7 +89,7 @@ def _read_structures(
     dataset = _read(header)
     try:
         rois = _rois(dataset)
-        of_series = _referenced_slices(dataset)
+        of_series = referenced_slices(dataset)
     except Exception as error:  # sequences are decoded here; pydicom raises many kinds on damaged ones
         raise DicomError(
             f"the structure set '{header.path.name}' cannot be understood ({type(error).__name__}: {error}): "
@@ -161,7 +161,7 @@ def frames_of_reference(header: Header) -> set[str]:
 def refers_to_series(header: Header, series_uid: str) -> bool:
     """Return whether a structure set was drawn on the CT series."""
     with naming(header.path):
-        return bool(_referenced_slices(_read(header)).get(series_uid))
+        return bool(referenced_slices(_read(header)).get(series_uid))
 
 
 def _read(header: Header) -> Dataset:
@@ -333,7 +333,7 @@ def _points(item: Dataset, roi: _Roi, header: Header) -> F64:
     return points_mm
 
 
-def _referenced_slices(dataset: Dataset) -> dict[str, set[str]]:
+def referenced_slices(dataset: Dataset) -> dict[str, set[str]]:
     """Return the slices that the structure set names, by series."""
     found: dict[str, set[str]] = {}
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
