@@ -4,19 +4,38 @@ import re
 import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
 
 from engine.errors import CaseError, DicomError, NightbeamError, VolumeError, printable, reason_and_remedy
+from storage.places.address import Address, BucketAddress, parse_address
 
 LONGEST_MESSAGE = 2000
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
+
+class _Store(click.Path):
+    """A folder, or s3://BUCKET/PREFIX."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Return the address, of a folder that is none yet or is one."""
+        try:
+            address = parse_address(str(value))
+        except NightbeamError as error:
+            self.fail(str(error), param, ctx)
+        if not isinstance(address, BucketAddress):
+            super().convert(value, param, ctx)
+        return address
+
+
 STORE = click.option(
-    "--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/store"), show_default=True,
-    help="Folder of the result store. Results are found again there, so give the same one again.",
+    "--store", type=_Store(), default="runs/store", show_default=True, metavar="DIRECTORY|s3://BUCKET/PREFIX",
+    help="Folder of the result store, or its place in S3-compatible object storage (docs/stores.md). Results are found "
+    "again there, so give the same one again.",
 )  # fmt: skip
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
 

@@ -13,6 +13,7 @@ from flows.cases import case_of_study
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
 from flows.run import Computing, Run, open_run
+from storage.places.address import parse_address
 
 R = TypeVar("R")
 
@@ -37,7 +38,7 @@ def plan_case(
     study_file
         The TOML file.
     store
-        Folder of the result store.
+        Address of the result store.
     output
         Folder for report, summary and DICOM.
     computing
@@ -47,7 +48,7 @@ def plan_case(
     """
     path = Path(study_file)
     study = load_study(path)
-    with open_run(Path(store), quiet, computing) as run:
+    with open_run(parse_address(store), quiet, computing) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 

@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
+from storage.places.address import Address
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Run:
     def __enter__(self) -> "Run":
         if self.may_compute:
             # Taken before anything is looked up: what this run finds must not be pruned while it lasts.
-            self._open.enter_context(take_run_lease(self.store.folder))
+            self._open.enter_context(take_run_lease(self.store.address))
         self._open.callback(self._close_cluster)
         return self
 
@@ -197,16 +197,16 @@ _begun: Run | None = None
 
 
 @contextmanager
-def open_run(store: Path, quiet: bool, computing: Computing) -> Iterator[Run]:
+def open_run(store: Address, quiet: bool, computing: Computing) -> Iterator[Run]:
     """Yield the run that this process has begun with the same arguments, or begin one.
 
     So the command can begin before the Prefect flow, which has to wait for its server, and the flow takes over. The
     arguments are those of `flows.plan_case.plan_case`.
     """
     global _begun
-    wanted = (Store(store).folder, quiet, computing)
+    wanted = (Store(store).address, quiet, computing)
     if _begun is not None and wanted == (
-        _begun.store.folder,
+        _begun.store.address,
         _begun.reporter.console.quiet,
         _begun.computing,
     ):

@@ -92,7 +92,9 @@ class Store:
             If it is in a bucket.
         """
         if not isinstance(self.address, Path):
-            raise StoreError(f"the store {self.address} is not in a folder, which this needs; give one with --store")
+            raise StoreError(
+                f"the store {self.address} is not in a folder, which this needs; give one with --store"
+            )
         return self.address
 
     def require_writable(self) -> None:
@@ -199,9 +201,7 @@ class Store:
             yield opened
 
     @contextmanager
-    def _open(
-        self, kind: str, digest: str, whole: bool
-    ) -> Iterator[tuple["StoredArrays", dict[str, Any]]]:
+    def _open(self, kind: str, digest: str, whole: bool) -> Iterator[tuple["StoredArrays", dict[str, Any]]]:
         with self.damage_named(kind, digest):
             parts = self.place.open_parts(arrays_key(kind, digest), whole)
         try:
@@ -305,9 +305,7 @@ class Store:
         """Put a damaged object out of the way, so that it is made again; it is kept for whoever wants to look."""
         for key in (arrays_key(kind, digest), record_key(kind, digest)):
             with clear_errors(self.address, "write"):
-                self.place.put_away(
-                    key, f"{DAMAGED}/{kind}-{uuid.uuid4().hex[:8]}-{key.rpartition('/')[2]}"
-                )
+                self.place.put_away(key, f"{DAMAGED}/{kind}-{uuid.uuid4().hex[:8]}-{key.rpartition('/')[2]}")
 
     def _use(self, key: str) -> bool:
         with clear_errors(self.address, "read"):

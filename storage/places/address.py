@@ -59,6 +59,11 @@ def parse_address(text: str) -> Address:
     return BucketAddress(bucket, prefix)
 
 
+def local_folder(store: Address, output: Path) -> Path:
+    """Return where a run keeps what is no result (databases, files of jobs): in the store's folder if it has one."""
+    return store if isinstance(store, Path) else output
+
+
 def resolve(address: Address) -> Address:
     """Return an address that means the same from every working folder."""
     return address.resolve() if isinstance(address, Path) else address

@@ -101,7 +101,13 @@ class Bucket:
     def open_parts(self, key: str, whole: bool) -> MemoryStore:
         """Get the end of a sealed file, and the rest at once or in parts."""
         with self._clear("read"):
-            found = obstore.get(self._client, key, options={"range": {"suffix": TAIL_BYTES}})
+            try:
+                found = obstore.get(self._client, key, options={"range": {"suffix": TAIL_BYTES}})
+            except BaseError:
+                # An empty object has no last bytes that could be sent.
+                if obstore.head(self._client, key)["size"]:
+                    raise
+                raise ValueError("it is empty") from None
             tail, n_byte = bytes(found.bytes()), int(found.meta["size"])
 
         def get(begin: int, end: int) -> bytes:

@@ -17,13 +17,15 @@ from obstore.store import S3Store
 from engine.errors import StoreError
 from storage.places.address import BucketAddress
 
+PATIENCE_S = 180
+"""How long a request is made again before it has failed."""
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _REFUSED = "the keys are refused; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
 _REGION = "the bucket is in another region; set AWS_REGION to its region, or AWS_ENDPOINT_URL to its server"
 _FULL = "the object store is full, or its quota is used up; free some space and give the same command again"
-_BUSY = "its server was too busy or failed, and went on to fail when asked again; see whether it is well, and start again"
+_BUSY = "its server was too busy or failed, also when asked again; see whether it is well, and start again"
 _REASONS = {
     "AccessDenied": "access is denied; these keys need to list the bucket, and to read, write and delete in it",
     "AllAccessDisabled": "the account or bucket is closed; ask whoever looks after the object store",
@@ -31,7 +33,7 @@ _REASONS = {
     "SignatureDoesNotMatch": _REFUSED,
     "InvalidToken": _REFUSED,
     "ExpiredToken": "the keys have expired; get new ones into the environment, and give the same command again",
-    "RequestTimeTooSkewed": "this machine's clock and the server's differ too much; set the clock (NTP), and start again",
+    "RequestTimeTooSkewed": "this machine's clock differs too much from the server's; set it (NTP), and start again",
     "PermanentRedirect": _REGION,
     "TemporaryRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
@@ -107,7 +109,7 @@ def connect(address: BucketAddress, patient: bool) -> S3Store:
             client_options=options,  # type: ignore[arg-type]
             retry_config={
                 "max_retries": 10 if patient else 3,
-                "retry_timeout": timedelta(seconds=180 if patient else 5),
+                "retry_timeout": timedelta(seconds=PATIENCE_S if patient else 5),
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
                     "max_backoff": timedelta(seconds=15 if patient else 1),

@@ -13,11 +13,11 @@ from storage.lease import take_run_lease
 from storage.maintenance import (
     check,
     clear_aside,
-    time_of_store_s,
     list_folder,
     list_objects,
     n_byte_of_store,
     put_away,
+    time_of_store_s,
 )
 from storage.pruning import choose, delete
 from storage.store import Store
