@@ -15,11 +15,10 @@ LONGEST_MESSAGE = 2000
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
 
-class _Store(click.Path):
+class _Store(click.ParamType[Address]):
     """A folder, or s3://BUCKET/PREFIX."""
 
-    def __init__(self) -> None:
-        super().__init__(file_okay=False)
+    name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         """Return the address, of a folder that is none yet or is one."""
@@ -28,7 +27,7 @@ class _Store(click.Path):
         except NightbeamError as error:
             self.fail(str(error), param, ctx)
         if not isinstance(address, BucketAddress):
-            super().convert(value, param, ctx)
+            click.Path(file_okay=False).convert(value, param, ctx)
         return address
 
 

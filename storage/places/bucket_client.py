@@ -130,6 +130,8 @@ def clear(error: BaseException, address: BucketAddress, verb: str) -> OSError:
         why = f"there is no bucket '{address.bucket}'; have it made, or give another one with --store"
     elif isinstance(error, FileNotFoundError) or status == "404":
         return FileNotFoundError(errno.ENOENT, "there is no such object", str(address))
+    elif "incorrectly configured region" in text:
+        why = _REGION
     elif code in _REASONS:
         why = _REASONS[code]
     elif status in _STATUSES:
