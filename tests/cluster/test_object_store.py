@@ -50,11 +50,15 @@ def mentions_keys(folder: Path) -> list[Path]:
     return [path for path in files if any(word.encode() in path.read_bytes() for word in (KEY, SECRET))]
 
 
-def test_a_plan_that_is_killed_in_mid_solve_goes_on_and_has_the_bits_of_one_in_a_folder(server, in_folder, tmp_path):
+def test_a_plan_that_is_killed_in_mid_solve_goes_on_and_has_the_bits_of_one_in_a_folder(
+    server, in_folder, tmp_path
+):
     store = BucketAddress(BUCKET, "killed/store")
     study = write_study(tmp_path, COARSE)
     with in_environment(environment(server)):
-        kill_when(command("plan", study, store, tmp_path / "out", "--workers", "1"), lambda: logged(store) >= 2)
+        kill_when(
+            command("plan", study, store, tmp_path / "out", "--workers", "1"), lambda: logged(store) >= 2
+        )
         assert not (tmp_path / "out" / "weights.npz").exists()
         assert logged(store) >= 2
         assert weights(tmp_path, store).tobytes() == in_folder.tobytes()
