@@ -8,19 +8,17 @@ children die with this process, whatever happens to it, and ignore Ctrl-C, which
 import logging
 import os
 import selectors
-import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
-from typing import IO
 
-from cluster.process import JOINED
+from distributed import Security
+
+from cluster.child import Child
+from cluster.security import hidden_certificate, path_of, security
 from engine.errors import ClusterError, SchedulerLostError
 
 START_S = 60.0
@@ -30,73 +28,6 @@ _LOG = logging.getLogger("nightbeam")
 _MAX_EARLY_DEATHS = 5
 _END_S = 5.0
 _NOTICE_S = 2.0
-_LAST_WORDS = 800
-_ENVIRONMENT = {
-    # Threads are the cluster's business: a library that starts more of them only gets in its way.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-
-
-class _Child:
-    """One process: scheduler or worker."""
-
-    def __init__(self, role: str, arguments: Sequence[str]) -> None:
-        self.role = role
-        self.heard = ""
-        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
-        # What this process can import, its children can, in whatever way it was started.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-        try:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "cluster.process",
-                    arguments[0],
-                    str(os.getpid()),
-                    *arguments[1:],
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._words,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-        except OSError:
-            self._words.close()
-            raise
-        _LOG.info("%s: pid %d", role, self.process.pid)
-
-    @property
-    def has_joined(self) -> bool:
-        """Whether a worker is, or was, part of the cluster."""
-        return JOINED in self.heard.split()
-
-    def tell(self, line: str) -> None:
-        """Write the one line that it waits for."""
-        with suppress(BrokenPipeError), self.process.stdin:  # type: ignore[union-attr]
-            self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
-
-    def listen(self) -> bool:
-        """Take in what it says; returns False when it has ended."""
-        said = os.read(self.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
-        self.heard += said.decode(errors="replace")
-        return bool(said)
-
-    def bury(self) -> str:
-        """Wait for its end and return how it ended, with its last words."""
-        code = self.process.wait()
-        self._words.seek(0)
-        words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
-        self._words.close()
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"{how}; its last words: {words}" if words else how
 
 
 class LocalProcesses:
@@ -114,7 +45,9 @@ class LocalProcesses:
 
     def __init__(self, n_worker: int, n_thread: int = 1, imports: Sequence[str] = ()) -> None:
         self.n_worker, self._worker_arguments = n_worker, (str(n_thread), *imports)
-        self._children: dict[str, _Child] = {}
+        self.certificate = hidden_certificate()
+        """Descriptor of the certificate that all processes of the cluster have."""
+        self._children: dict[str, Child] = {}
         self._n_early_deaths: dict[str, int] = {}
         self._address: Future[str] = Future()
         self._failure: ClusterError | None = None
@@ -124,6 +57,10 @@ class LocalProcesses:
         # The kernel ends the children when the *thread* that started them ends: this one outlives them all.
         self._thread = threading.Thread(target=self._look_after, name="nightbeam-cluster", daemon=True)
         self._thread.start()
+
+    def security(self) -> Security:
+        """Return what a client of this process needs to be let in."""
+        return security(path_of(self.certificate))
 
     def address(self) -> str:
         """Return the scheduler's address, waiting for it to start.
@@ -159,6 +96,7 @@ class LocalProcesses:
             self._thread.join()
             os.close(self._wake_in)
             os.close(self._wake_out)
+            os.close(self.certificate)
 
     def _look_after(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -177,14 +115,16 @@ class LocalProcesses:
             self._end()
 
     def _start(self, role: str) -> None:
-        arguments = ["worker", role, *self._worker_arguments] if role != SCHEDULER else [role]
-        child = _Child(role, arguments)
+        arguments = ["scheduler"] if role == SCHEDULER else ["worker", role, *self._worker_arguments]
+        kind, *more = arguments
+        certificate = str(path_of(self.certificate))
+        child = Child(role, [kind, certificate, *more], [self.certificate])
         self._children[role] = child
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)  # type: ignore[arg-type]
         if role != SCHEDULER and self._address.done():
             child.tell(self._address.result())
 
-    def _hear(self, child: _Child) -> None:
+    def _hear(self, child: Child) -> None:
         if not child.listen():
             self._selector.unregister(child.process.stdout)  # type: ignore[arg-type]
             self._replace(child)
@@ -194,7 +134,7 @@ class LocalProcesses:
                 if other is not child:
                     other.tell(self._address.result())
 
-    def _replace(self, child: _Child) -> None:
+    def _replace(self, child: Child) -> None:
         how = child.bury()
         del self._children[child.role]
         if child.role == SCHEDULER:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from distributed import Client
+from distributed import Client, Security
 from distributed.comm.core import connect
 
 from cluster.local import START_S, LocalProcesses
@@ -30,7 +30,7 @@ class Cluster:
     Parameters
     ----------
     where
-        ``local``, or the address of a scheduler such as ``tcp://host:8786``.
+        ``local``, or the address of a scheduler such as ``tcp://host:8786`` or ``tls://host:8786``.
     n_worker, n_thread
         Worker processes of a local cluster, one a core if None, and threads of each.
     imports
@@ -77,7 +77,7 @@ class Cluster:
         limit_s = time.monotonic() + START_S
         while True:
             try:
-                client = _connect(address, _CONNECT_LOCAL_S)
+                client = _connect(address, _CONNECT_LOCAL_S, local.security())
                 break
             except ClusterError as error:
                 failure = local.failure()
@@ -124,7 +124,8 @@ def _join(where: str, patience_s: float) -> Client:
     limit_s = time.monotonic() + patience_s
     while True:
         try:
-            client = _connect(where, CONNECT_S)
+            # Of somebody's cluster, Dask's own configuration says where the certificates are.
+            client = _connect(where, CONNECT_S, Security())  # type: ignore[no-untyped-call]
             break
         except ClusterError as error:
             if not patience_s:
@@ -142,20 +143,23 @@ def _join(where: str, patience_s: float) -> Client:
     return client
 
 
-def _connect(where: str, limit_s: float) -> Client:
+def _connect(where: str, limit_s: float, security: Security) -> Client:
     try:
         # A thread of its own, because the caller may run inside an event loop.
         with ThreadPoolExecutor(1) as aside:
-            aside.submit(asyncio.run, _shake_hands(where, limit_s)).result()
-        return Client(where, timeout=limit_s)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+            aside.submit(asyncio.run, _shake_hands(where, limit_s, security)).result()
+        return Client(where, timeout=limit_s, security=security)  # type: ignore[no-untyped-call]
+    # The last two: a certificate is needed and there is none, or there is one and the address is not of TLS.
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where} ({str(error) or type(error).__name__}); check the address"
         ) from error
 
 
-async def _shake_hands(where: str, limit_s: float) -> None:
+async def _shake_hands(where: str, limit_s: float, security: Security) -> None:
     """Connect once under a limit: `Client` itself waits without end for a peer that takes connections and is silent."""
     async with asyncio.timeout(limit_s):
-        comm = await connect(where, timeout=limit_s)  # type: ignore[no-untyped-call]
+        # As `Client` does, without what TLS needs for an address without it.
+        arguments = security.get_connection_args("client")  # type: ignore[no-untyped-call]
+        comm = await connect(where, timeout=limit_s, **arguments)  # type: ignore[no-untyped-call]
         comm.abort()

@@ -1,7 +1,8 @@
-"""What the processes of a local cluster run: ``python -m cluster.process scheduler|worker PARENT ...``.
+"""What the processes of a local cluster run: ``python -m cluster.process scheduler|worker PARENT CERTIFICATE ...``.
 
 The scheduler says its address on standard output. A worker imports what its tasks will need, reads the scheduler's
-address from standard input, and says that it has joined. Both end with their parent, whatever happens to it.
+address from standard input, and says that it has joined, and at which address. Both end with their parent, whatever
+happens to it. They speak TLS, and only with who holds the certificate; of their small web servers no page is left.
 """
 
 import asyncio
@@ -12,10 +13,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 LOOPBACK = "127.0.0.1"
 JOINED = "joined"
+"""What a worker says when it is part of the cluster; its address follows."""
+_CONFIG: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 
 
 def die_with(parent: int) -> None:
@@ -42,18 +49,29 @@ def _take_stdout() -> Callable[[str], None]:
     return say
 
 
-async def _schedule(say: Callable[[str], None]) -> None:
+async def _schedule(say: Callable[[str], None], certificate: Path) -> None:
     from distributed import Scheduler
 
+    from cluster.security import security
+
     # Attempts are counted by `cluster.submit`, which knows the task; the scheduler adds none of its own.
-    scheduler = Scheduler(host=LOOPBACK, port=0, dashboard_address=f"{LOOPBACK}:0", allowed_failures=0)
+    scheduler = Scheduler(
+        host=LOOPBACK,
+        port=0,
+        protocol="tls",
+        security=security(certificate),
+        dashboard_address=f"{LOOPBACK}:0",
+        allowed_failures=0,
+    )
     async with scheduler:
         say(scheduler.address)
         await scheduler.finished()  # type: ignore[no-untyped-call]
 
 
-async def _work(say: Callable[[str], None], name: str, n_thread: int) -> None:
+async def _work(say: Callable[[str], None], certificate: Path, name: str, n_thread: int) -> None:
     from distributed import Worker
+
+    from cluster.security import security
 
     address = sys.stdin.readline().strip()
     worker = Worker(
@@ -61,15 +79,17 @@ async def _work(say: Callable[[str], None], name: str, n_thread: int) -> None:
         name=name,
         nthreads=n_thread,
         host=LOOPBACK,
+        protocol="tls",
+        security=security(certificate),
         dashboard_address=f"{LOOPBACK}:0",
         memory_limit=None,  # type: ignore[arg-type]
     )
     async with worker:
-        say(JOINED)
+        say(f"{JOINED} {worker.address}")
         await worker.finished()  # type: ignore[no-untyped-call]
 
 
-def main(kind: str, parent: str, *more: str) -> None:
+def main(kind: str, parent: str, certificate: str, *more: str) -> None:
     """Run one process until it is told to end.
 
     Parameters
@@ -78,22 +98,26 @@ def main(kind: str, parent: str, *more: str) -> None:
         ``scheduler`` or ``worker``.
     parent
         Process id of the parent.
+    certificate
+        File with certificate and key of the cluster.
     more
         Of a worker: its name, its number of threads, and modules to import before it joins.
     """
     die_with(int(parent))
     say = _take_stdout()
+    import dask
     import distributed  # noqa: F401
 
+    dask.config.set(_CONFIG)
     # What a person needs to know, the planning process says.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if kind == "scheduler":
-        asyncio.run(_schedule(say))
+        asyncio.run(_schedule(say, Path(certificate)))
         return
     name, n_thread, *modules = more
     for module in modules:
         importlib.import_module(module)
-    asyncio.run(_work(say, name, int(n_thread)))
+    asyncio.run(_work(say, Path(certificate), name, int(n_thread)))
 
 
 if __name__ == "__main__":

@@ -277,13 +277,15 @@ class ResidentRows:
 
     def _made(self, future: Any) -> Any:
         """Return an actor when it is there, looking now and then whether any worker is left."""
-        while True:
-            try:
-                return future.result(timeout=_LOOK_S)
-            except TimeoutError:
-                if future.done():
-                    return future.result()  # it came, or failed, between the two lines
-                known_workers(self._client)
+        # An actor speaks through the current client: with another one's certificate it would get no answer.
+        with self._client.as_current():
+            while True:
+                try:
+                    return future.result(timeout=_LOOK_S)
+                except TimeoutError:
+                    if future.done():
+                        return future.result()  # it came, or failed, between the two lines
+                    known_workers(self._client)
 
 
 def _wait(answer: Any, future: Any) -> Any:

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
+from cluster.child import Child
 from cluster.local import LocalProcesses
-from cluster.open import Cluster, open_cluster
+from cluster.open import Cluster, _connect, open_cluster
+from cluster.security import make_certificate, path_of, security
 from cluster.submit import run_tasks
 from engine.errors import ClusterError, SchedulerLostError
 
@@ -70,6 +74,24 @@ def test_all_processes_listen_on_loopback_alone(cluster):
         addresses = listening_addresses(pid)
         assert addresses
         assert set(addresses) == {"0100007F"}
+
+
+@pytest.mark.parametrize("protocol", ["tls", "tcp"])
+def test_who_has_another_certificate_is_not_let_in(cluster, tmp_path, protocol):
+    other = tmp_path / "certificate.pem"
+    other.write_bytes(make_certificate())
+    address = cluster.local.address()
+    assert address.startswith("tls://")
+    with pytest.raises(ClusterError, match="no Dask scheduler answers"):
+        _connect(address.replace("tls", protocol), 2.0, security(other))
+
+
+def test_small_web_servers_have_no_pages(cluster):
+    for worker in cluster.client().scheduler_info(n_workers=-1)["workers"].values():
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{worker['services']['dashboard']}/info/main/workers.html"
+            )
 
 
 def test_workers_import_what_they_are_told_to_before_they_join(cluster):
@@ -157,6 +179,7 @@ def test_closing_while_everything_is_still_starting_leaves_nothing():
 
 _OWNER = """
 import sys, threading, time
+from cluster.child import Child
 from cluster.local import LocalProcesses
 local = LocalProcesses(2)
 if sys.argv[1] == "running":
@@ -180,7 +203,7 @@ def test_all_processes_die_with_a_killed_owner(moment):
 def test_a_worker_that_joins_gets_tasks_at_once(tmp_path):
     first, second = LocalProcesses(1), None
     try:
-        with Client(first.address()) as client:
+        with Client(first.address(), security=first.security()) as client:
             client.wait_for_workers(1)
 
             def work(number):
@@ -194,17 +217,14 @@ def test_a_worker_that_joins_gets_tasks_at_once(tmp_path):
                 joined.append(len(client.scheduler_info(n_workers=-1)["workers"]))
 
             joined = []
-            second = subprocess.Popen(
-                [
-                    sys.executable, "-m", "distributed.cli.dask_worker", first.address(), "--no-nanny",
-                    "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path / "scratch"),
-                ],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            second = Child(
+                "worker 2", ["worker", str(path_of(first.certificate)), "worker 2", "1"], [first.certificate]
+            )
+            second.tell(first.address())
             assert run_tasks(client, work, range(40), on_done) == list(range(40))
         assert joined[0] == 2
     finally:
         if second is not None:
-            second.kill()
-            second.wait()
+            second.process.kill()
+            second.bury()
         first.close()

@@ -1,0 +1,92 @@
+"""A child process of a cluster, scheduler or worker: what is said to it, what it says, and how it ends."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO
+
+from cluster.process import JOINED
+
+_LOG = logging.getLogger("nightbeam")
+_LAST_WORDS = 800
+_ENVIRONMENT = {
+    # Threads are the cluster's business: a library that starts more of them only gets in its way.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class Child:
+    """One process, which dies with the thread that makes this object.
+
+    Parameters
+    ----------
+    role
+        ``scheduler``, ``worker 1``, ...
+    arguments
+        Of `cluster.process.main`, but for the parent's process id, which is put second.
+    descriptors
+        Open files that it inherits under the same numbers.
+    """
+
+    def __init__(self, role: str, arguments: Sequence[str], descriptors: Sequence[int] = ()) -> None:
+        self.role = role
+        self.heard = ""
+        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
+        # What this process can import, its children can, in whatever way it was started.
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
+        kind, *more = arguments
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cluster.process", kind, str(os.getpid()), *more],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._words,
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        except OSError:
+            self._words.close()
+            raise
+        _LOG.info("%s: pid %d", role, self.process.pid)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether a worker is, or was, part of the cluster."""
+        return self.address is not None
+
+    @property
+    def address(self) -> str | None:
+        """The address that a worker has had in the cluster since it joined."""
+        words = self.heard.split()
+        return words[words.index(JOINED) + 1] if JOINED in words[:-1] else None
+
+    def tell(self, line: str) -> None:
+        """Write the one line that it waits for."""
+        with suppress(BrokenPipeError), self.process.stdin:  # type: ignore[union-attr]
+            self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
+
+    def listen(self) -> bool:
+        """Take in what it says; returns False when it has ended."""
+        said = os.read(self.process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
+        self.heard += said.decode(errors="replace")
+        return bool(said)
+
+    def bury(self) -> str:
+        """Wait for its end and return how it ended, with its last words."""
+        code = self.process.wait()
+        self._words.seek(0)
+        words = " ".join(self._words.read().decode(errors="replace").split())[-_LAST_WORDS:]
+        self._words.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"{how}; its last words: {words}" if words else how
