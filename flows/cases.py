@@ -22,6 +22,8 @@ from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
 from storage.digest import digest_of, digest_of_code, digest_of_files, provenance
 from storage.imported import attached_is_whole, imported_doses, imported_plans, write_attached
+from storage.places.address import Address
+from storage.places.opening import place_at
 from storage.store import Store
 
 IMPORT, NAME = "import", "case_name"
@@ -161,11 +163,15 @@ def imported_before(run: Run, key: str) -> str | None:
     return digest if whole else None
 
 
-def names_of_case(store: Path, spec: CaseSpec) -> set[str] | None:
+def names_of_case(store: Address, spec: CaseSpec) -> set[str] | None:
     """Return the names of the structures of a study's case, where the case is a phantom or in the store."""
     if spec.phantom is not None:
         return {structure.name for structure in PHANTOMS[spec.phantom]().structures}
-    if spec.imported is None or not store.is_dir() or not Store(store).has_record(NAME, spec.imported):
+    if (
+        spec.imported is None
+        or not place_at(store).exists()
+        or not Store(store).has_record(NAME, spec.imported)
+    ):
         return None
     return structure_names(Store(store), str(Store(store).read_record(NAME, spec.imported)["case"]))
 

@@ -15,6 +15,7 @@ from flows.command import EPILOG, QUIET, STORE, clear_errors
 from flows.store_command import store as store_command
 from flows.submit import submit
 from flows.watch import watch as watch_command
+from storage.places.address import Address, local_folder, resolve
 
 _STUDY = click.argument("study", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _OUTPUT = click.option(
@@ -76,7 +77,7 @@ def main() -> None:
 @clear_errors
 def plan(
     study: Path,
-    store: Path,
+    store: Address,
     output: Path | None,
     cluster: str,
     workers: int | None,
@@ -98,7 +99,7 @@ def plan(
 @clear_errors
 def pareto(
     study: Path,
-    store: Path,
+    store: Address,
     output: Path | None,
     cluster: str,
     workers: int | None,
@@ -116,7 +117,7 @@ def pareto(
 
 
 def _run_flow(
-    what: str, study: Path, store: Path, output: Path | None,
+    what: str, study: Path, store: Address, output: Path | None,
     where: tuple[str, int | None, int, float | None], quiet: bool, log: Path | None,
 ) -> None:  # fmt: skip
     from engine.spec.study import load_study
@@ -135,11 +136,11 @@ def _run_flow(
         cluster = str(Path(cluster).resolve())
     # Told now, and not after hours.
     Store(store).require_writable()
-    study, store, output = study.resolve(), store.resolve(), output.resolve()
+    study, store, output = study.resolve(), resolve(store), output.resolve()
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
         stack.enter_context(progress_in(output, what))
-        wait_for_prefect = stack.enter_context(prefect_api(store / "prefect"))
+        wait_for_prefect = stack.enter_context(prefect_api(local_folder(store, output) / "prefect"))
         # The server takes some seconds to start: time to import, to read the case and to start a cluster.
         if what == "plan":
             from flows.plan_case import plan_case as flow
@@ -165,7 +166,7 @@ def _run_flow(
 @STORE
 @_OUTPUT
 @clear_errors
-def report(study: Path, store: Path, output: Path | None) -> None:
+def report(study: Path, store: Address, output: Path | None) -> None:
     """Write the report of a plan again, from the store alone.
 
     Computes no dose and solves nothing: what is not in the store has to be made with `nightbeam plan` first.
@@ -185,7 +186,7 @@ def report(study: Path, store: Path, output: Path | None) -> None:
 @click.option("--scenarios", is_flag=True, help="Also the dose of the plan in every scenario.")
 @click.option("--ct", is_flag=True, help="Also the CT, even if it came from DICOM.")
 @clear_errors
-def export(study: Path, store: Path, dicom: Path, beams: bool, scenarios: bool, ct: bool) -> None:
+def export(study: Path, store: Address, dicom: Path, beams: bool, scenarios: bool, ct: bool) -> None:
     """Write a plan as DICOM, from the store alone: RT Plan, RT Dose and RT Structure Set.
 
     The files refer to each other and to the CT series that was planned on; where that came from no DICOM files it is
@@ -207,7 +208,7 @@ def export(study: Path, store: Path, dicom: Path, beams: bool, scenarios: bool, 
 @QUIET
 @click.option("--keys", is_flag=True, help="List every key of an experiment file, with its meaning.")
 @clear_errors
-def dose(experiment: Path | None, out: Path | None, store: Path, quiet: bool, keys: bool) -> None:
+def dose(experiment: Path | None, out: Path | None, store: Address, quiet: bool, keys: bool) -> None:
     """Compute one forward dose: a beam on a phantom or an imported case.
 
     The bench top for comparisons with other programs. An experiment file (TOML) says what is irradiated, with which
@@ -315,7 +316,7 @@ def phantom(
 @QUIET
 @clear_errors
 def import_case(
-    source: Path, store: Path, name: str | None, series: str | None, structure_set: str | None,
+    source: Path, store: Address, name: str | None, series: str | None, structure_set: str | None,
     second: tuple[str, ...], deidentify: Path | None, structures: tuple[Path, ...],
     position: Any, names: Path | None, write_names: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
@@ -341,7 +342,7 @@ def import_case(
 @STORE
 @click.option("--keys", is_flag=True, help="List every key of a study file, with its meaning.")
 @clear_errors
-def check(study: Path | None, store: Path, keys: bool) -> None:
+def check(study: Path | None, store: Address, keys: bool) -> None:
     """Validate a study file without running it.
 
     Leaves with status 0 if the file is good and 2 if it is not; every mistake in the file is told with its line. Then

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
 
+from engine.errors import NightbeamError
 from flows.failures import in_words
+from storage.places.address import Address, BucketAddress, parse_address
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that was asked to end by SIGTERM: 143, as a shell reports it."""
@@ -20,9 +21,27 @@ _END_S = 15.0
 """How long a command may take to end when it is asked to: SLURM and systemd do not wait for ever either."""
 EPILOG = "nightbeam is research software. Nothing that it writes may be used to treat a patient."
 
+
+class _Store(click.ParamType[Address]):
+    """A folder, or s3://BUCKET/PREFIX."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Return the address, of a folder that is none yet or is one."""
+        try:
+            address = parse_address(str(value))
+        except NightbeamError as error:
+            self.fail(str(error), param, ctx)
+        if not isinstance(address, BucketAddress):
+            click.Path(file_okay=False).convert(value, param, ctx)
+        return address
+
+
 STORE = click.option(
-    "--store", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/store"), show_default=True,
-    help="Folder of the result store. Results are found again there, so give the same one again.",
+    "--store", type=_Store(), default="runs/store", show_default=True, metavar="DIRECTORY|s3://BUCKET/PREFIX",
+    help="Folder of the result store, or its place in S3-compatible object storage (docs/stores.md). Results are found "
+    "again there, so give the same one again.",
 )  # fmt: skip
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors; the log file has everything.")
 

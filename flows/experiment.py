@@ -23,13 +23,14 @@ from flows.run import Run
 from storage.cases import read_case
 from storage.digest import digest_of_code, provenance
 from storage.dose_file import write_dose_file
+from storage.places.address import Address
 from storage.store import Store
 from storage.whole_file import whole_file
 
 _CODE = ("engine.dose", "engine.experiment", "engine.geometry", "engine.model", "engine.physics")
 
 
-def dose_of_experiment(path: Path, out: Path, store: Path, quiet: bool) -> tuple[F64, dict[str, Any]]:
+def dose_of_experiment(path: Path, out: Path, store: Address, quiet: bool) -> tuple[F64, dict[str, Any]]:
     """Compute an experiment, write it to ``out``, and return the dose and what was written about it.
 
     Parameters
@@ -77,7 +78,7 @@ def _compute(experiment: Experiment, geometry: Geometry, reporter: Reporter) -> 
     return dose_gy, inside
 
 
-def _geometry(experiment: Experiment, folder: Path, store: Path, reporter: Reporter) -> Geometry:
+def _geometry(experiment: Experiment, folder: Path, store: Address, reporter: Reporter) -> Geometry:
     known_materials(experiment.materials)
     if experiment.phantom is not None:
         return build_phantom(experiment.phantom, experiment.materials)

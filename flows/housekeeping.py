@@ -25,7 +25,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.states import Crashed
 
 from flows.presence import process_of, sign
-from storage.lease import this_process
+from storage.holder import this_process
 
 _PAGE = 200
 _EVENTS_LIMIT_S = 60.0

@@ -18,13 +18,14 @@ from flows.recovery import until_whole
 from flows.run import Run
 from storage.cases import read_case
 from storage.dicom.read_case import Choice
+from storage.places.address import Address
 from storage.store import Store
 from storage.whole_file import whole_file
 
 
 def import_source(
     source: Path,
-    store: Path,
+    store: Address,
     name: str | None,
     choice: Choice,
     deidentify: Path | None,

@@ -10,6 +10,7 @@ from flows.plan_case import as_task, read_and_place
 from flows.presence import sign
 from flows.recovery import until_whole
 from flows.run import Computing, Run, open_run
+from storage.places.address import parse_address
 
 
 @flow(name="pareto front", persist_result=False, on_running=[sign])
@@ -24,7 +25,7 @@ def trace_front(
     path = Path(study_file)
     study = load_study(path)
     front.pareto_spec(study)
-    with open_run(Path(store), quiet, computing) as run:
+    with open_run(parse_address(store), quiet, computing) as run:
         return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
 
 

@@ -15,6 +15,7 @@ from flows.progress_file import begin_stage
 from flows.recovery import until_whole
 from flows.references import CaseRef, Placement
 from flows.run import Computing, Run, open_run
+from storage.places.address import parse_address
 
 R = TypeVar("R")
 
@@ -40,7 +41,7 @@ def plan_case(
     study_file
         The TOML file.
     store
-        Folder of the result store.
+        Address of the result store.
     output
         Folder for report, summary and DICOM.
     computing
@@ -50,7 +51,7 @@ def plan_case(
     """
     path = Path(study_file)
     study = load_study(path)
-    with open_run(Path(store), quiet, computing) as run:
+    with open_run(parse_address(store), quiet, computing) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from engine.errors import NightbeamError, StoreError
 from flows.prefect_database import keep_database, provide_database
-from storage.lease import FOLDER, Claim
+from storage.lease import Claim
+from storage.lease_files import FOLDER
 
 _START_LIMIT_S = 90.0
 _PR_SET_PDEATHSIG = 1

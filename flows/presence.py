@@ -12,7 +12,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
-from storage.lease import Holder, this_process
+from storage.holder import Holder, this_process
 
 _PREFIX = "nightbeam."
 

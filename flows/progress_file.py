@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.failures import deliberate, in_words
-from storage.lease import Holder, this_process
+from storage.holder import Holder, this_process
 from storage.whole_file import whole_file
 
 NAME = "progress.json"
@@ -41,7 +41,7 @@ class Progress:
     begun, stage_begun, updated
         When the run and its stage began, and when this was written: s since 1970, of the clock of its host.
     host, machine, pid, started
-        Its process, as in `storage.lease.Holder`.
+        Its process, as in `storage.holder.Holder`.
     """
 
     what: str

@@ -11,6 +11,8 @@ from flows.judging import Judgement
 from flows.progress import Reporter
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
+from storage.places.address import Address
+from storage.places.opening import place_at
 from storage.store import Store
 
 
@@ -24,15 +26,15 @@ def _look_up(run: Run, study: Study, folder: Path) -> tuple[CaseRef, Placement, 
     return reference, placement, influence, solve, judgement
 
 
-def _existing(store: Path) -> Store:
-    if not store.is_dir():
+def _existing(store: Address) -> Store:
+    if not place_at(store).exists():
         raise StudyError(
             f"there is no store {store}; run `nightbeam plan` first, or name the store with --store"
         )
     return Store(store)
 
 
-def tell_again(study_file: Path, store: Path, output: Path) -> Path:
+def tell_again(study_file: Path, store: Address, output: Path) -> Path:
     """Write report and summary again; returns the path of the report.
 
     Raises
@@ -45,7 +47,7 @@ def tell_again(study_file: Path, store: Path, output: Path) -> Path:
         return stages.tell(run, study, *_look_up(run, study, study_file.parent), output)
 
 
-def export_again(study_file: Path, store: Path, folder: Path, choice: ExportChoice) -> Exported:
+def export_again(study_file: Path, store: Address, folder: Path, choice: ExportChoice) -> Exported:
     """Write a plan as DICOM; returns what was written.
 
     Raises

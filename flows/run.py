@@ -12,6 +12,7 @@ from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
 from storage.maintenance import CLUSTERS
+from storage.places.address import Address
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Run:
     def __enter__(self) -> "Run":
         if self.may_compute:
             # Taken before anything is looked up: what this run finds must not be pruned while it lasts.
-            self._open.enter_context(take_run_lease(self.store.folder))
+            self._open.enter_context(take_run_lease(self.store.address))
         self._open.callback(self._close_cluster)
         return self
 
@@ -124,7 +125,9 @@ class Run:
 
             where = self.computing
             usage = None if where.usage is None else Path(where.usage)
-            jobs = JobFiles(self.store.folder / CLUSTERS, usage, self.reporter.say)
+            # A store in a bucket has no folder that the nodes see: then the output folder has to be one.
+            shared = local_folder(self.store.address, Path.cwd() if usage is None else usage.parent)
+            jobs = JobFiles(shared / CLUSTERS, usage, self.reporter.say)
             self._cluster = Cluster(
                 where.cluster,
                 where.n_worker,
@@ -240,16 +243,16 @@ _begun: Run | None = None
 
 
 @contextmanager
-def open_run(store: Path, quiet: bool, computing: Computing) -> Iterator[Run]:
+def open_run(store: Address, quiet: bool, computing: Computing) -> Iterator[Run]:
     """Yield the run that this process has begun with the same arguments, or begin one.
 
     So the command can begin before the Prefect flow, which has to wait for its server, and the flow takes over. The
     arguments are those of `flows.plan_case.plan_case`.
     """
     global _begun
-    wanted = (Store(store).folder, quiet, computing)
+    wanted = (Store(store).address, quiet, computing)
     if _begun is not None and wanted == (
-        _begun.store.folder,
+        _begun.store.address,
         _begun.reporter.console.quiet,
         _begun.computing,
     ):

@@ -106,7 +106,7 @@ def prepare_optimiser(
         TilesOfViews(placement.engine, placement.beams, placement.beamlets, views, scenario, position)
         for scenario, views in zip(influence.scenarios[1:], influence.views, strict=True)
     )
-    groups = StoredGroups(run.store.folder, layout, tuple(bricks), (nominal, *others), digest)
+    groups = StoredGroups(run.store.address, layout, tuple(bricks), (nominal, *others), digest)
     of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
     return OptimiserInput(terms, digest, 0, groups, of_groups)
 
@@ -176,13 +176,13 @@ def find_weights(
             return None
         if run.may_compute:
             # Left over if the process was ended between publishing the solve and closing its log.
-            remove_logs(run.store.folder, digest)
+            remove_logs(run.store.address, digest)
         with stage() as steps:
             steps.found(options.max_evaluations)
         return _read_solve(run, digest, split_terms(terms, form))
 
     def make(lease: Lease) -> Solve:
-        log = EvaluationLog(run.store.folder, digest, lease.id)
+        log = EvaluationLog(run.store.address, digest, lease.id)
         finished = False
         try:
             with stage() as steps, ExitStack() as while_asking:

@@ -58,7 +58,7 @@ def place(run: Run, study: Study, reference: CaseRef) -> Placement:
         report_grid = grid_over(case.grid, study.dose.report_grid_mm, body)
     engine = PhotonPencilBeam(machine, study.dose.lateral_cutoff_mm, study.dose.threshold_fraction)
     optimiser, report = (
-        PatientRef(run.store.folder, reference.density_digest, BrickLayout(grid, choose_brick_edge(grid)))
+        PatientRef(run.store.address, reference.density_digest, BrickLayout(grid, choose_brick_edge(grid)))
         for grid in (optimiser_grid, report_grid)
     )
     return Placement(tuple(beams), tuple(beamlets), optimiser, report, engine)

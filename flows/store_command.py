@@ -4,12 +4,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from flows.command import EPILOG, STORE, clear_errors
+from storage.places.address import Address
 
 if TYPE_CHECKING:
     from storage.maintenance import Finding, StoredFile
@@ -44,7 +44,7 @@ def store() -> None:
 @store.command(epilog=EPILOG)
 @STORE
 @clear_errors
-def size(store: Path) -> None:
+def size(store: Address) -> None:
     """Tell how much there is of what, and since when it was not used.
 
     \b
@@ -64,7 +64,7 @@ def size(store: Path) -> None:
     if others:
         click.echo()
         _echo_table(others)
-    click.echo(f"\ntotal {_size(n_byte_of_store(found))} in {found.folder}")
+    click.echo(f"\ntotal {_size(n_byte_of_store(found))} in {found.address}")
     if objects:
         click.echo(f"oldest last use of a result: {_day(min(file.used_s for file in objects))}")
 
@@ -73,7 +73,7 @@ def size(store: Path) -> None:
 @STORE
 @_QUIET
 @clear_errors
-def check(store: Path, quiet: bool) -> None:
+def check(store: Address, quiet: bool) -> None:
     """Read every result completely, and list those that are damaged.
 
     \b
@@ -96,7 +96,7 @@ def check(store: Path, quiet: bool) -> None:
 @STORE
 @_QUIET
 @clear_errors
-def repair(store: Path, quiet: bool) -> None:
+def repair(store: Address, quiet: bool) -> None:
     """Check the store, put damaged results out of the way, and remove what killed runs left half written.
 
     \b
@@ -142,7 +142,7 @@ def repair(store: Path, quiet: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
 @clear_errors
 def prune(
-    store: Path, older_than_days: float | None, to_gb: float | None, cases: bool, dry_run: bool
+    store: Address, older_than_days: float | None, to_gb: float | None, cases: bool, dry_run: bool
 ) -> None:
     """Delete results that were not used for long, and what was left over.
 
@@ -186,13 +186,14 @@ def prune(
         )
 
 
-def _existing(folder: Path) -> "Store":
+def _existing(address: Address) -> "Store":
     from engine.errors import StoreError
+    from storage.places.opening import place_at
     from storage.store import MARKER, Store
 
-    if not (folder / MARKER).is_file():
-        raise StoreError(f"there is no store in {folder}; name the right folder with --store")
-    return Store(folder)
+    if not place_at(address).is_there(MARKER):
+        raise StoreError(f"there is no store in {address}; name the right folder with --store")
+    return Store(address)
 
 
 def _check(store: "Store", quiet: bool) -> "tuple[list[Finding], list[Finding]]":

@@ -46,7 +46,7 @@ def find_or_make(
     if found is not None:
         return found
     run.require_computing()
-    claim = Claim(run.store.folder, name)
+    claim = Claim(run.store.address, name)
     told = False
     while True:
         lease = claim.try_take()

@@ -6,16 +6,18 @@ again, and gets its first answers from here.
 Whoever solves writes a file of its own, ``DIGEST.WRITER.log``, which begins with what the best of the files before it
 held. So a process that was taken for dead and goes on writing does so where nobody reads any more.
 
-Each record is handed to the operating system at once, but not synced: a killed process loses nothing that it
-appended. A machine that crashes or loses power may lose what its system had not yet written, on Linux about the last
-half minute; what is on disk then may end in half a record, zeros or garbage. Each record is checksummed, and whatever
-follows the first that is not whole is cut off. Copies are synced before their originals are removed.
+In a folder each record is handed to the operating system at once, but not synced: a killed process loses nothing that
+it appended. A machine that crashes or loses power may lose what its system had not yet written, on Linux about the
+last half minute; what is on disk then may end in half a record, zeros or garbage. In a bucket records are sent about
+once a second (`storage.log_files`), and a killed process loses those of the last one or two. What is lost is computed
+again, with the same bits.
+
+Each record is checksummed, and whatever follows the first that is not whole is cut off. Copies are synced before their
+originals are removed.
 """
 
 import hashlib
-import os
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 import crc32c
@@ -24,9 +26,10 @@ import numpy as np
 from engine.errors import StaleLogError
 from engine.model.arrays import F64
 from engine.optimise.problem import Evaluation
-from storage.store import clear_errors
+from storage.log_files import log_files
+from storage.places.address import Address
+from storage.places.place import clear_errors
 
-FOLDER = "solve_log"
 _HEADER = struct.Struct("<III16sddd")
 """Sizes of gradient, of term values and of a row of these, digest of the question, value, exact value, CPU seconds."""
 _CRC = struct.Struct("<I")
@@ -44,7 +47,7 @@ class EvaluationLog:
     Parameters
     ----------
     store
-        Folder of the store.
+        Address of the store.
     digest
         Name of the solve.
     writer
@@ -56,27 +59,18 @@ class EvaluationLog:
         If the log cannot be read or written.
     """
 
-    def __init__(self, store: Path, digest: str, writer: str) -> None:
-        self._store, self._digest = store, digest
-        self._path = store / FOLDER / f"{digest}.{writer}.log"
+    def __init__(self, store: Address, digest: str, writer: str) -> None:
+        self._store, self._digest, self._writer = store, digest, writer
+        self._files = log_files(store, digest)
         with clear_errors(store, "write"):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            earlier = _logs(store, digest)
+            earlier = self._files.names()
             content, self._known = max(
-                map(_read, earlier), key=lambda found: len(found[1]), default=(b"", [])
+                (_whole_records(self._files.read(name)) for name in earlier),
+                key=lambda found: len(found[1]),
+                default=(b"", []),
             )
-            # Without a buffer: what could not be written must not be tried again when the file is closed.
-            self._file = self._path.open("xb", buffering=0)
-            self._end = 0
-            try:
-                self._write(content)
-                os.fsync(self._file.fileno())
-            except OSError:
-                self._file.close()
-                self._path.unlink()
-                raise
-            for path in earlier:
-                path.unlink(missing_ok=True)
+            self._log = self._files.create(writer, content)
+            self._files.remove(earlier)
         self._next = 0
 
     @property
@@ -103,10 +97,10 @@ class EvaluationLog:
         record = self._known[self._next]
         if record.question != _question(weight, temperature):
             with clear_errors(self._store, "write"):
-                self._path.replace(self._path.with_suffix(".stale"))
+                self._files.put_aside(self._writer)
             raise StaleLogError(
                 f"the log of a half-finished solve does not fit this program or processor after {self._next} "
-                f"evaluations; it was put aside as {self._path.stem}.stale"
+                f"evaluations; it was put aside as {self._digest}.{self._writer}.stale"
             )
         self._next += 1
         return record.evaluation
@@ -140,27 +134,16 @@ class EvaluationLog:
         )
         body += evaluation.gradient.tobytes() + terms.tobytes()
         with clear_errors(self._store, "write"):
-            self._write(body + _CRC.pack(crc32c.crc32c(body)))
+            self._log.write(body + _CRC.pack(crc32c.crc32c(body)))
 
     def close(self, finished: bool) -> None:
         """Close the log; a finished solve is kept elsewhere and needs no log more."""
-        self._file.close()
+        self._log.close(keep=not finished)
         if finished:
             remove_logs(self._store, self._digest)
 
-    def _write(self, content: bytes) -> None:
-        left = memoryview(content)
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError:
-            os.ftruncate(self._file.fileno(), self._end)
-            os.lseek(self._file.fileno(), self._end, os.SEEK_SET)
-            raise
-        self._end += len(content)
 
-
-def remove_logs(store: Path, digest: str) -> None:
+def remove_logs(store: Address, digest: str) -> None:
     """Remove all logs of a solve that is in the store.
 
     Raises
@@ -168,22 +151,13 @@ def remove_logs(store: Path, digest: str) -> None:
     StoreError
         If they cannot be removed.
     """
+    files = log_files(store, digest)
     with clear_errors(store, "write"):
-        for path in _logs(store, digest):
-            path.unlink(missing_ok=True)
+        files.remove(files.names())
 
 
-def _logs(store: Path, digest: str) -> list[Path]:
-    return sorted((store / FOLDER).glob(f"{digest}.*log"))
-
-
-def _read(path: Path) -> tuple[bytes, list[_Record]]:
+def _whole_records(raw: bytes) -> tuple[bytes, list[_Record]]:
     """Return a log's whole records, as bytes and as values."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        # Its writer has finished, or another one has copied it.
-        return b"", []
     known: list[_Record] = []
     at = 0
     while at + _HEADER.size <= len(raw):

@@ -1,18 +1,15 @@
 """Looking after a store: what lies in it, whether it is whole, and what to put out of the way."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.errors import DamagedObjectError, MissingObjectError, StoreError
-from storage import evaluation_log, lease
-from storage.store import ARRAYS_SUFFIX, ASIDE, DAMAGED, RECORD_SUFFIX, Store, clear_errors
+from storage import lease, lease_files, log_files
+from storage.places.place import ASIDE, DAMAGED, PlacedFile, clear_errors
+from storage.store import ARRAYS_SUFFIX, RECORD_SUFFIX, Store, arrays_key
 
-LOGS, LEASES, PREFECT = evaluation_log.FOLDER, lease.FOLDER, "prefect"
+LOGS, LEASES, PREFECT = log_files.FOLDER, lease_files.FOLDER, "prefect"
 LEFTOVERS = (ASIDE, DAMAGED, LOGS)
 """Folders of files that are no results, and of use for a while only."""
 CLUSTERS = "clusters"
@@ -35,19 +32,28 @@ class StoredFile:
         Kind of the object, or folder of what is no object.
     name
         Digest or name of the object, or name of the file.
-    path
-        Where it lies.
-    n_byte
-        Its size.
-    used_s
-        When it was last used, by the clock of its file system.
+    placed
+        Its key, its size, and when it was last used by the clock of the place.
     """
 
     kind: str
     name: str
-    path: Path
-    n_byte: int
-    used_s: float
+    placed: PlacedFile
+
+    @property
+    def key(self) -> str:
+        """Return its path inside the store."""
+        return self.placed.key
+
+    @property
+    def n_byte(self) -> int:
+        """Return its size."""
+        return self.placed.n_byte
+
+    @property
+    def used_s(self) -> float:
+        """Return when it was last used."""
+        return self.placed.used_s
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,13 @@ def list_objects(store: Store) -> list[StoredFile]:
     StoreError
         If the store cannot be read.
     """
-    with clear_errors(store.folder, "read"):
-        kinds = sorted(entry.name for entry in os.scandir(store.folder) if entry.is_dir())
+    with clear_errors(store.address, "read"):
         return [
             file
-            for kind in kinds
+            for kind in store.place.folders()
             if kind not in NO_KINDS and not kind.startswith(".")
-            for file in sorted(_files(store.folder / kind, kind), key=lambda file: file.name)
-            if _is_object(store, file)
+            for file in sorted(_files(store, kind), key=lambda file: file.name)
+            if _is_object(file)
         ]
 
 
@@ -86,8 +91,8 @@ def list_folder(store: Store, folder: str) -> list[StoredFile]:
     StoreError
         If the store cannot be read.
     """
-    with clear_errors(store.folder, "read"):
-        return list(_files(store.folder / folder, folder))
+    with clear_errors(store.address, "read"):
+        return list(_files(store, folder))
 
 
 def n_byte_of_store(store: Store) -> int:
@@ -98,8 +103,8 @@ def n_byte_of_store(store: Store) -> int:
     StoreError
         If the store cannot be read.
     """
-    with clear_errors(store.folder, "read"):
-        return sum(file.n_byte for file in _files(store.folder, ""))
+    with clear_errors(store.address, "read"):
+        return sum(file.n_byte for file in store.place.files(""))
 
 
 def check(
@@ -154,15 +159,14 @@ def clear_aside(store: Store) -> list[StoredFile]:
     StoreError
         If the store cannot be written.
     """
-    since_s = lease.live_since(store.folder)
+    since_s = lease.live_since(store.address)
     left = [file for file in list_folder(store, ASIDE) if since_s is None or file.used_s < since_s - MARGIN_S]
-    with clear_errors(store.folder, "write"):
-        for file in left:
-            file.path.unlink(missing_ok=True)
+    with clear_errors(store.address, "write"):
+        store.place.delete(file.key for file in left)
     return left
 
 
-def file_system_time_s(store: Store) -> float:
+def time_of_store_s(store: Store) -> float:
     """Return the present time by the clock that the store's files have.
 
     Raises
@@ -170,13 +174,13 @@ def file_system_time_s(store: Store) -> float:
     StoreError
         If the store cannot be written.
     """
-    with clear_errors(store.folder, "write"), tempfile.TemporaryFile(dir=store.folder / ASIDE) as stream:
-        return os.fstat(stream.fileno()).st_mtime
+    with clear_errors(store.address, "write"):
+        return store.place.time_s()
 
 
 def _look_at(store: Store, file: StoredFile) -> Finding | None:
     try:
-        if file.path.name.endswith(ARRAYS_SUFFIX):
+        if file.key.endswith(ARRAYS_SUFFIX):
             store.verify_arrays(file.kind, file.name)
         else:
             store.read_record(file.kind, file.name)
@@ -189,22 +193,13 @@ def _look_at(store: Store, file: StoredFile) -> Finding | None:
     return None
 
 
-def _is_object(store: Store, file: StoredFile) -> bool:
-    if file.path.name.endswith(ARRAYS_SUFFIX):
-        return file.path == store.arrays_path(file.kind, file.name)
-    return file.path.suffix == RECORD_SUFFIX and file.path.parent == store.folder / file.kind
+def _is_object(file: StoredFile) -> bool:
+    if file.key.endswith(ARRAYS_SUFFIX):
+        return file.key == arrays_key(file.kind, file.name)
+    return file.key.endswith(RECORD_SUFFIX) and file.key.rpartition("/")[0] == file.kind
 
 
-def _files(folder: Path, kind: str) -> Iterator[StoredFile]:
-    """Yield all files in a folder and those below it; files that vanish meanwhile are left out."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                # Some file servers show earlier states of a folder in a hidden one.
-                if not entry.name.startswith("."):
-                    yield from _files(Path(entry.path), kind)
-                continue
-            with suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                name = entry.name.removesuffix(ARRAYS_SUFFIX).removesuffix(RECORD_SUFFIX)
-                yield StoredFile(kind, name, Path(entry.path), status.st_size, status.st_mtime)
+def _files(store: Store, folder: str) -> Iterator[StoredFile]:
+    for placed in store.place.files(folder):
+        name = placed.key.rpartition("/")[2].removesuffix(ARRAYS_SUFFIX).removesuffix(RECORD_SUFFIX)
+        yield StoredFile(folder, name, placed)

@@ -1,7 +1,6 @@
 """Deleting what was not used for long: never what a live run needs, and by default nothing that has to be imported."""
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from storage import lease
@@ -10,12 +9,13 @@ from storage.maintenance import (
     LOGS,
     MARGIN_S,
     StoredFile,
-    file_system_time_s,
     list_folder,
     list_objects,
     n_byte_of_store,
+    time_of_store_s,
 )
-from storage.store import Store, clear_errors
+from storage.places.place import clear_errors
+from storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def choose(
     StoreError
         If the store cannot be read.
     """
-    held_since_s = lease.live_since(store.folder)
-    now_s = file_system_time_s(store)
+    held_since_s = lease.live_since(store.address)
+    now_s = time_of_store_s(store)
     candidates = [file for file in list_objects(store) if file.kind not in spared]
     for folder in LEFTOVERS:
         candidates += list_folder(store, folder)
-    candidates.sort(key=lambda file: (file.used_s, str(file.path)))
+    candidates.sort(key=lambda file: (file.used_s, file.key))
     n_byte = n_byte_of_store(store)
     chosen: list[StoredFile] = []
     n_held = 0
@@ -90,17 +90,15 @@ def delete(store: Store, files: Sequence[StoredFile]) -> list[StoredFile]:
     StoreError
         If the store cannot be written.
     """
-    held_since_s = lease.live_since(store.folder)
+    held_since_s = lease.live_since(store.address)
     gone = []
-    with clear_errors(store.folder, "write"):
+    with clear_errors(store.address, "write"):
         for file in files:
             # A run may have begun since they were chosen: it notes what it finds, but logs only when it goes on.
             if _is_held(file, held_since_s):
                 continue
-            with suppress(FileNotFoundError):
-                if file.path.stat().st_mtime == file.used_s:
-                    file.path.unlink()
-                    gone.append(file)
+            if store.place.delete_unused_since(file.placed):
+                gone.append(file)
     return gone
 
 

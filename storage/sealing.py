@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import crc32c
 
@@ -29,24 +30,29 @@ def write_sealed(path: Path, parts: Mapping[str, bytes]) -> None:
         If the disk is full or cannot be written.
     """
     with path.open("wb") as stream:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for name in sorted(parts):
-                # ZipInfo has the same date for all: of two writers of one digest each makes the same file.
-                part = zipfile.ZipInfo(name)
-                part.external_attr = _MODE
-                archive.writestr(part, parts[name])
-            archive.comment = _seal_of(archive)
+        seal(stream, parts)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def seal_is_whole(path: Path) -> bool:
+def seal(stream: IO[bytes], parts: Mapping[str, bytes]) -> None:
+    """Write the content of a sealed file."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(parts):
+            # ZipInfo has the same date for all: of two writers of one digest each makes the same file.
+            part = zipfile.ZipInfo(name)
+            part.external_attr = _MODE
+            archive.writestr(part, parts[name])
+        archive.comment = _seal_of(archive)
+
+
+def seal_is_whole(file: Path | IO[bytes]) -> bool:
     """Return whether the list of parts is the one that was written."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         return archive.comment == _seal_of(archive)
 
 
-def verify(path: Path) -> None:
+def verify(file: Path | IO[bytes]) -> None:
     """Read a whole file, and compare all its checksums.
 
     Raises
@@ -54,7 +60,7 @@ def verify(path: Path) -> None:
     ValueError, EOFError, OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError
         If something is wrong.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         if archive.comment != _seal_of(archive):
             raise ValueError("the list of its parts has a wrong checksum")
         for entry in archive.infolist():

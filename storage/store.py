@@ -6,13 +6,11 @@ chunk, and the zip comment holds a checksum of that directory, so a file that wa
 noticed on reading. Small records are JSON with a checksum. A file's modification time is when it was last used.
 """
 
-import errno
 import json
-import os
 import re
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,59 +21,81 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
-from zarr.storage import MemoryStore, ZipStore
+from zarr.storage import MemoryStore
 
-from engine.errors import DamagedObjectError, MissingObjectError, StoreError, reason_and_remedy
-from storage.sealing import machine_trouble, seal_is_whole, verify, write_sealed
+from engine.errors import DamagedObjectError, MissingObjectError, StoreError
+from storage.places.address import Address
+from storage.places.opening import place_at
+from storage.places.place import DAMAGED, clear_errors
+from storage.sealing import machine_trouble
 
 SCHEMA_VERSION = 2
 MARKER = "nightbeam-store.json"
-ASIDE, DAMAGED = "aside", "damaged"
 ARRAYS_SUFFIX, RECORD_SUFFIX = ".zarr.zip", ".json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_NO_RENAME = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _CHUNK_BYTES = 1 << 21
 """Uncompressed size of a chunk: large enough that a chunk's overhead vanishes, small enough to read parts."""
 
 
 class Store:
-    """A folder of results.
+    """Results in a folder, or in a bucket of an object store.
 
     Parameters
     ----------
-    folder
+    address
         Where the store is, or is to be made.
 
     Raises
     ------
     StoreError
-        If the folder cannot be made or written, or holds something else or another schema.
+        If the store cannot be made or written, or the place holds something else or another schema.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        marker = self.folder / MARKER
-        with clear_errors(self.folder, "open"):
-            if not marker.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                foreign = any(child.name != ASIDE for child in self.folder.iterdir())
+    def __init__(self, address: Address) -> None:
+        self.place = place_at(address)
+        where = self.place.address
+        with clear_errors(where, "open"):
+            try:
+                marker = self.place.read(MARKER)
+            except (FileNotFoundError, NotADirectoryError):
                 # Asked again, because another process may have made the same store in the meantime.
-                if foreign and not marker.exists():
+                if self.place.holds_others() and not self.place.is_there(MARKER):
                     raise StoreError(
-                        f"{self.folder} is not a nightbeam store and not empty; give a new folder with --store"
-                    )
-                (self.folder / ASIDE).mkdir(exist_ok=True)
-                self._publish(marker, json.dumps({"schema_version": SCHEMA_VERSION}).encode())
-            version = _schema_version(marker)
+                        f"{where} is not a nightbeam store and not empty; give a new folder with --store"
+                    ) from None
+                self.place.prepare()
+                self.place.publish(MARKER, json.dumps({"schema_version": SCHEMA_VERSION}).encode())
+                marker = self.place.read(MARKER)
+            version = _schema_version(marker, f"{where}/{MARKER}")
             if version != SCHEMA_VERSION:
                 raise StoreError(
-                    f"store {self.folder} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+                    f"store {where} has schema version {version}, this program reads {SCHEMA_VERSION}; "
                     "give another folder with --store"
                 )
-            (self.folder / ASIDE).mkdir(exist_ok=True)
+            self.place.prepare()
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
-        return Store, (self.folder,)
+    def __reduce__(self) -> tuple[type["Store"], tuple[Address]]:
+        return Store, (self.place.address,)
+
+    @property
+    def address(self) -> Address:
+        """Return where the store is."""
+        return self.place.address
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of a store that is in one.
+
+        Raises
+        ------
+        StoreError
+            If it is in a bucket.
+        """
+        if not isinstance(self.address, Path):
+            raise StoreError(
+                f"the store {self.address} is not in a folder, which this needs; give one with --store"
+            )
+        return self.address
 
     def require_writable(self) -> None:
         """Write and publish a small file, as results are, and remove it again.
@@ -85,22 +105,17 @@ class Store:
         StoreError
             If that cannot be done: better before a long computation than after it.
         """
-        final = self.folder / ASIDE / f"{uuid.uuid4().hex}.probe"
-        try:
-            self._publish(final, bytes(4096))
-        finally:
-            with clear_errors(self.folder, "write"):
-                final.unlink(missing_ok=True)
+        self.place.require_writable()
 
     # -- arrays -------------------------------------------------------------------------------------------------
 
     def arrays_path(self, kind: str, digest: str) -> Path:
-        """Return where the arrays of an object lie, or would lie."""
-        return self.folder / kind / digest[:2] / f"{digest}{ARRAYS_SUFFIX}"
+        """Return where the arrays of an object lie, or would lie, in a store that is in a folder."""
+        return self.folder / arrays_key(kind, digest)
 
     def has_arrays(self, kind: str, digest: str) -> bool:
         """Return whether an object was published; if so, note that it was used now."""
-        return self._use(self.arrays_path(kind, digest))
+        return self._use(arrays_key(kind, digest))
 
     def write_arrays(
         self,
@@ -148,7 +163,7 @@ class Store:
             if array.size:
                 stored[...] = array
         content = {name: part.to_bytes() for name, part in parts.items()}
-        self._publish_by(self.arrays_path(kind, digest), lambda aside: write_sealed(aside, content))
+        self.place.publish_parts(arrays_key(kind, digest), content)
 
     def read_arrays(
         self, kind: str, digest: str, names: Iterable[str] | None = None
@@ -162,7 +177,7 @@ class Store:
         MissingObjectError
             If there is no such object.
         """
-        with self.open_arrays(kind, digest) as (group, attributes):
+        with self._open(kind, digest, names is None) as (group, attributes):
             wanted = list(group) if names is None else list(names)
             return {name: group[name][...] for name in wanted}, attributes
 
@@ -182,23 +197,23 @@ class Store:
             If the machine cannot read it now (too many open files, no memory, a disk or server that does not answer):
             nothing is known then about the object itself. Also when slicing.
         """
-        path = self.arrays_path(kind, digest)
+        with self._open(kind, digest, whole=False) as opened:
+            yield opened
+
+    @contextmanager
+    def _open(self, kind: str, digest: str, whole: bool) -> Iterator[tuple["StoredArrays", dict[str, Any]]]:
         with self.damage_named(kind, digest):
-            # zarr reads a chunk that is not there as zeros, without a word. The seal protects the list of chunks:
-            # no chunk can vanish from it, or change its name or length, unnoticed.
-            if not seal_is_whole(path):
-                raise DamagedObjectError(kind, digest, "the list of its parts has a wrong checksum")
-            zip_store = ZipStore(path, mode="r")
+            parts = self.place.open_parts(arrays_key(kind, digest), whole)
         try:
             with self.damage_named(kind, digest):
-                group = zarr.open_group(zip_store, mode="r")
+                group = zarr.open_group(parts, mode="r")
                 arrays = StoredArrays(self, kind, digest, dict(group.arrays()))
                 attributes = dict(group.attrs)
             yield arrays, attributes
         finally:
             # ZipStore cannot be closed if it could not be opened; the reason for that must stay visible.
             with suppress(AttributeError):
-                zip_store.close()
+                parts.close()
 
     def verify_arrays(self, kind: str, digest: str) -> None:
         """Read a whole object, and compare all its checksums, without unpacking it.
@@ -209,18 +224,18 @@ class Store:
             As `open_arrays` does.
         """
         with self.damage_named(kind, digest):
-            verify(self.arrays_path(kind, digest))
+            self.place.verify(arrays_key(kind, digest))
 
     @contextmanager
     def damage_named(self, kind: str, digest: str) -> Iterator[None]:
         """Turn what libraries say of a file that they cannot read into what it means for the object in it."""
-        with clear_errors(self.folder, "read"):
+        with clear_errors(self.address, "read"):
             try:
                 yield
             except StoreError:
                 raise
             except (ValueError, KeyError, RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
-                if not _is_there(self.arrays_path(kind, digest)):
+                if not self.place.is_there(arrays_key(kind, digest)):
                     raise MissingObjectError(kind, digest) from error
                 trouble = machine_trouble(error)
                 if trouble is not None:
@@ -230,28 +245,24 @@ class Store:
     # -- records ------------------------------------------------------------------------------------------------
 
     def record_path(self, kind: str, name: str) -> Path:
-        """Return where a record lies, or would lie.
+        """Return where a record lies, or would lie, in a store that is in a folder.
 
         Raises
         ------
         StoreError
             If the name could lead out of the store.
         """
-        if not _NAME.fullmatch(name):
-            raise StoreError(
-                f"'{name}' cannot be a name in the store (letters, digits and . _ - only, not . in front, 100 at most)"
-            )
-        return self.folder / kind / f"{name}{RECORD_SUFFIX}"
+        return self.folder / record_key(kind, name)
 
     def has_record(self, kind: str, name: str) -> bool:
         """Return whether a record was published; if so, note that it was used now."""
-        return self._use(self.record_path(kind, name))
+        return self._use(record_key(kind, name))
 
     def write_record(self, kind: str, name: str, content: Any) -> None:
         """Publish plain values under a name, replacing what was there."""
         text = json.dumps(content, sort_keys=True, indent=1)
         framed = json.dumps({"crc32c": crc32c.crc32c(text.encode()), "content": text})
-        self._publish(self.record_path(kind, name), framed.encode())
+        self.place.publish(record_key(kind, name), framed.encode())
 
     def read_record(self, kind: str, name: str) -> Any:
         """Return a record.
@@ -263,10 +274,10 @@ class Store:
         MissingObjectError
             If there is none.
         """
-        path = self.record_path(kind, name)
-        with clear_errors(self.folder, "read"):
+        key = record_key(kind, name)
+        with clear_errors(self.address, "read"):
             try:
-                raw = path.read_bytes()
+                raw = self.place.read(key)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise MissingObjectError(kind, name) from error
         try:
@@ -280,62 +291,45 @@ class Store:
 
     def record_names(self, kind: str) -> list[str]:
         """Return the names of all records of a kind."""
-        return sorted(path.stem for path in (self.folder / kind).glob(f"*{RECORD_SUFFIX}"))
+        with clear_errors(self.address, "read"):
+            found = (file.key.removeprefix(f"{kind}/") for file in self.place.files(kind))
+            return sorted(
+                name.removesuffix(RECORD_SUFFIX)
+                for name in found
+                if name.endswith(RECORD_SUFFIX) and "/" not in name
+            )
 
     # -- both ---------------------------------------------------------------------------------------------------
 
     def discard(self, kind: str, digest: str) -> None:
         """Put a damaged object out of the way, so that it is made again; it is kept for whoever wants to look."""
-        away = self.folder / DAMAGED
-        for path in (self.arrays_path(kind, digest), self.record_path(kind, digest)):
-            with clear_errors(self.folder, "write"):
-                away.mkdir(exist_ok=True)
-                kept = away / f"{kind}-{uuid.uuid4().hex[:8]}-{path.name}"
-                # Another process may have met the same damage and been faster.
-                with suppress(FileNotFoundError):
-                    path.replace(kept)
-                    os.utime(kept)
+        for key in (arrays_key(kind, digest), record_key(kind, digest)):
+            with clear_errors(self.address, "write"):
+                self.place.put_away(key, f"{DAMAGED}/{kind}-{uuid.uuid4().hex[:8]}-{key.rpartition('/')[2]}")
 
-    def _use(self, path: Path) -> bool:
-        """Return whether a file is there, and set its modification time to now: that of its last use."""
-        with clear_errors(self.folder, "read"):
-            try:
-                os.utime(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            except OSError:
-                # A store that may only be read: it cannot be pruned either.
-                path.stat()
-            return True
+    def _use(self, key: str) -> bool:
+        with clear_errors(self.address, "read"):
+            return self.place.use(key)
 
-    def _publish(self, final: Path, content: bytes) -> None:
-        def write(aside: Path) -> None:
-            with aside.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
 
-        self._publish_by(final, write)
+def arrays_key(kind: str, digest: str) -> str:
+    """Return the key of an object with arrays."""
+    return f"{kind}/{digest[:2]}/{digest}{ARRAYS_SUFFIX}"
 
-    def _publish_by(self, final: Path, write: Callable[[Path], None]) -> None:
-        """Have a file written and synced aside, then rename it."""
-        aside = self.folder / ASIDE / f"{uuid.uuid4().hex}-{final.name}"
-        with clear_errors(self.folder, "write"):
-            try:
-                write(aside)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    aside.replace(final)
-                except OSError as error:
-                    if error.errno in _NO_RENAME:
-                        raise StoreError(
-                            f"cannot write the store {self.folder}: its file system cannot rename a file in one step "
-                            f"({error.strerror}); put the store on another one with --store"
-                        ) from error
-                    raise
-                _sync_folder(final.parent)
-            finally:
-                aside.unlink(missing_ok=True)
+
+def record_key(kind: str, name: str) -> str:
+    """Return the key of a record.
+
+    Raises
+    ------
+    StoreError
+        If the name could lead out of the store.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"'{name}' cannot be a name in the store (letters, digits and . _ - only, not . in front, 100 at most)"
+        )
+    return f"{kind}/{name}{RECORD_SUFFIX}"
 
 
 class StoredArrays(dict[str, "StoredArray"]):
@@ -365,9 +359,9 @@ class StoredArray:
             return np.asarray(self._array[where])
 
 
-def _schema_version(marker: Path) -> Any:
+def _schema_version(content: bytes, marker: str) -> Any:
     try:
-        return json.loads(marker.read_text())["schema_version"]
+        return json.loads(content)["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{marker} cannot be read ({error}); give another folder with --store, or put the file "
@@ -375,39 +369,7 @@ def _schema_version(marker: Path) -> Any:
         ) from error
 
 
-def _is_there(path: Path) -> bool:
-    # Not `exists`, which in some versions of Python says no of what may not be looked at.
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
 def _chunk_shape(array: npt.NDArray[Any]) -> tuple[int, ...]:
     row_bytes = max(1, array.itemsize * int(np.prod(array.shape[1:])))
     rows = max(1, min(array.shape[0] if array.ndim else 1, _CHUNK_BYTES // row_bytes))
     return (rows, *array.shape[1:])
-
-
-def _sync_folder(path: Path) -> None:
-    """Have a renaming survive a power cut, on file systems that can be asked for that."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def clear_errors(folder: Path, verb: str) -> Iterator[None]:
-    """Turn what the operating system says into one clear sentence."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot {verb} the store {folder}: {reason_and_remedy(error)}") from error

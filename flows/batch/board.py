@@ -15,7 +15,7 @@ from flows.batch.process import command_of
 from flows.batch.record import Record, read_record, write_record
 from flows.batch.usage import Usage, usage_of
 from flows.progress_file import Progress, read_progress
-from storage.lease import this_process
+from storage.holder import this_process
 from storage.store import Store
 
 

@@ -20,7 +20,8 @@ from flows.batch.work import Work
 from flows.presence import sign
 from flows.progress import Reporter
 from flows.run import Computing
-from storage.lease import LEASE_S, Claim, Lease, this_process
+from storage.holder import this_process
+from storage.lease import LEASE_S, Claim, Lease
 from storage.store import Store
 
 OWN = ".batch"

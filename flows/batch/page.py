@@ -40,7 +40,7 @@ class JobRow(ReportModel):
 
 
 class BatchSummary(ReportModel):
-    """All that the page says; the process is that of `storage.lease.Holder`."""
+    """All that the page says; the process is that of `storage.holder.Holder`."""
 
     title: str
     what: Literal["plan", "pareto"]

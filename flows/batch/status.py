@@ -14,7 +14,7 @@ from flows.batch.board import stage_in_words
 from flows.batch.page import NUMBERS, BatchSummary, JobRow, lasted, read_summary, when
 from flows.progress_file import NAME as PROGRESS
 from flows.progress_file import STALE_S, Progress, read_progress
-from storage.lease import Holder
+from storage.holder import Holder
 
 _AGAIN_S = 2.0
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": ""}

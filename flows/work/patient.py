@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from engine.dose.engine import Patient
 from engine.geometry.bricks import BrickLayout
 from engine.geometry.resample import touched_rows
 from engine.model.arrays import Bool
 from engine.model.grid import Grid
+from storage.places.address import Address
 from storage.store import Store
 
 DENSITY = "density"
@@ -18,13 +18,13 @@ DENSITY = "density"
 class PatientRef:
     """Where a worker finds the patient: the digest of the density object, and the grid that gets dose."""
 
-    store: Path
+    store: Address
     density: str
     layout: BrickLayout
 
 
 @lru_cache(maxsize=2)
-def _patient(store: Path, density: str) -> Patient:
+def _patient(store: Address, density: str) -> Patient:
     arrays, attributes = Store(store).read_arrays(DENSITY, density, ["density"])
     return Patient(Grid.from_dict(attributes["grid"]), arrays["density"], attributes["patient_position"])
 

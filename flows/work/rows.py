@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from engine.model.scenario import Scenario
 from engine.optimise.group import GroupEvaluator, regions_of_group
 from flows.work.matrix import BLOCKS_AT_ONCE, VIEW
 from storage.influence import read_tiles
+from storage.places.address import Address
 from storage.store import Store
 
 REGIONS = "regions"
@@ -110,7 +110,7 @@ class StoredGroups:
     Parameters
     ----------
     store
-        The store's folder.
+        Where the store is.
     layout
         Row numbering.
     bricks
@@ -121,7 +121,7 @@ class StoredGroups:
         Digest of the regions' relative volumes.
     """
 
-    store: Path
+    store: Address
     layout: BrickLayout
     bricks: tuple[Bricks, ...]
     scenarios: tuple[TileSource, ...]

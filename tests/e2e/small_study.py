@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from storage.places.address import Address
+
 STUDY = """\
 name = "small"
 
@@ -80,7 +82,7 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
     return path
 
 
-def command(what: str, study: Path, store: Path, output: Path, *more: str) -> list[str]:
+def command(what: str, study: Path, store: Address, output: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "flows.cli", what, str(study), "--store", str(store), "--output", str(output), *more,
     ]  # fmt: skip
@@ -90,7 +92,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
 
 
-def plan(folder: Path, store: Path, text: str = STUDY, *more: str) -> npt.NDArray[np.float64]:
+def plan(folder: Path, store: Address, text: str = STUDY, *more: str) -> npt.NDArray[np.float64]:
     """Plan the study and return its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     done = run(command("plan", write_study(folder, text), store, folder / "out", *more))

@@ -115,7 +115,7 @@ def test_check_leaves_with_0_1_or_2(store, monkeypatch):
     def fail(path):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("storage.store.verify", fail)
+    monkeypatch.setattr("storage.places.folder.verify", fail)
     failed = call(store, "check", "--quiet")
     assert failed.exit_code == 2
     assert "4 results could not be read" in failed.stderr
@@ -123,7 +123,7 @@ def test_check_leaves_with_0_1_or_2(store, monkeypatch):
 
 def test_repair_puts_damage_away_clears_up_and_names_what_has_to_be_imported(store):
     (case,) = [file for file in list_objects(store) if file.kind == "case"]
-    damage(case.path)
+    damage(store.folder / case.key)
     os.truncate(store.arrays_path("influence", DIGESTS[0]), 100)
     (store.folder / "aside" / "half").write_bytes(bytes(500))
     done = call(store, "repair")
@@ -145,7 +145,7 @@ def test_prune_wants_to_know_what_may_go(store):
 
 def test_prune_deletes_what_is_old_but_no_case(store):
     for file in list_objects(store):
-        age(file.path, 50.0)
+        age(store.folder / file.key, 50.0)
     assert store.has_arrays("influence", DIGESTS[0])
     dry = call(store, "prune", "--older-than", "30", "--dry-run")
     assert "2 files" in dry.stdout
@@ -236,7 +236,7 @@ def have_read(running, kind):
     else:
         unwanted = []
     for file in unwanted:
-        file.path.unlink()
+        (store.folder / file.key).unlink()
 
 
 WAYS = {
@@ -288,7 +288,7 @@ def test_objects_of_every_kind_that_are_lost_in_the_middle_of_a_run_are_named_an
 @pytest.mark.parametrize("way", ["deleted", "damaged"])
 def test_an_imported_case_that_was_lost_is_asked_for_with_the_command_that_brings_it_back(store, kind, way):
     (victim,) = [file for file in list_objects(store) if file.kind == kind]
-    victim.path.unlink() if way == "deleted" else os.truncate(victim.path, 10)
+    (store.folder / victim.key).unlink() if way == "deleted" else os.truncate((store.folder / victim.key), 10)
     with Run(store, Listener()) as running:
 
         def work():

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from engine.errors import NightbeamError
 from flows import watch
 from flows.presence import process_of
-from storage.lease import this_process
+from storage.holder import this_process
 from tests.unit.flows.test_inbox_sets import make_inbox, put
 
 

@@ -238,12 +238,12 @@ def test_a_full_disk_is_a_clear_error_and_the_log_goes_on_when_there_is_room(sto
     asked = questions(3)
     log.append(*asked[0], 1.0)
     whole = only_log(store).stat().st_size
-    file = log._file
-    log._file = AlmostFullDisk(file, room=whole // 2)
+    file = log._log._file
+    log._log._file = AlmostFullDisk(file, room=whole // 2)
     with pytest.raises(StoreError, match="the disk is full"):
         log.append(*asked[1], 2.0)
     assert only_log(store).stat().st_size == whole
-    log._file = file
+    log._log._file = file
     log.append(*asked[1], 2.0)
     log.close(finished=False)
     assert replayed(store) == (2, 2 * whole)

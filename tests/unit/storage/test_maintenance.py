@@ -13,11 +13,11 @@ from storage.lease import take_run_lease
 from storage.maintenance import (
     check,
     clear_aside,
-    file_system_time_s,
     list_folder,
     list_objects,
     n_byte_of_store,
     put_away,
+    time_of_store_s,
 )
 from storage.pruning import choose, delete
 from storage.store import Store
@@ -70,8 +70,8 @@ def test_all_objects_are_listed_and_nothing_else(store):
         *(("thing", digest) for digest in DIGESTS),
     ]
     for file in objects:
-        assert file.n_byte == file.path.stat().st_size > 0
-        assert file.used_s == file.path.stat().st_mtime
+        assert file.n_byte == (store.folder / file.key).stat().st_size > 0
+        assert file.used_s == (store.folder / file.key).stat().st_mtime
 
 
 def test_the_size_of_a_store_is_that_of_all_its_files(store):
@@ -94,7 +94,7 @@ def test_a_whole_store_has_no_findings_and_every_object_is_counted(store):
 
 def test_checking_finds_every_changed_byte_that_reading_finds(store):
     path = store.arrays_path("thing", DIGESTS[0])
-    (file,) = (f for f in list_objects(store) if f.path == path)
+    (file,) = (f for f in list_objects(store) if store.folder / f.key == path)
     raw = path.read_bytes()
     n_damaged = 0
     for position in range(0, len(raw), 37):
@@ -172,7 +172,7 @@ def test_damaged_objects_are_put_away_unless_they_were_made_again_meanwhile(stor
     (kept,) = list_folder(store, "damaged")
     assert kept.n_byte == 500
     # Kept for a while from now on, however long ago it was last used.
-    assert file_system_time_s(store) - kept.used_s < 60.0
+    assert time_of_store_s(store) - kept.used_s < 60.0
     assert check(store, list_objects(store)) == []
 
 
@@ -198,7 +198,7 @@ def test_what_was_not_used_for_long_goes_and_what_was_looked_up_stays(store):
     assert names(chosen.files) == {DIGESTS[0], DIGESTS[2], DIGESTS[3]}
     # The longest unused first.
     assert chosen.files[0].name == DIGESTS[0]
-    assert all(file.path.exists() for file in chosen.files)
+    assert all((store.folder / file.key).exists() for file in chosen.files)
     assert delete(store, chosen.files) == list(chosen.files)
     assert names(list_objects(store)) == {DIGESTS[1], "one", "box"}
     assert n_byte_of_store(store) == chosen.n_byte_left
@@ -228,7 +228,7 @@ def test_age_and_size_together_delete_what_either_asks_for(store):
 
 def test_spared_kinds_stay_however_old_and_large(store):
     for file in list_objects(store):
-        age(file.path, 100.0)
+        age(store.folder / file.key, 100.0)
     chosen = choose(store, DAY_S, 0.0, ("case_name", "note"))
     assert names(chosen.files) == set(DIGESTS)
     assert chosen.n_byte_left > 0

@@ -122,7 +122,7 @@ def test_an_object_that_is_deleted_while_it_is_opened_is_missing(store, thing, m
         thing.unlink()
         return ZipStore(path, mode=mode)
 
-    monkeypatch.setattr("storage.store.ZipStore", delete_first)
+    monkeypatch.setattr("storage.places.folder.ZipStore", delete_first)
     with pytest.raises(MissingObjectError):
         store.read_arrays(KIND, DIGEST)
 
@@ -460,7 +460,7 @@ def test_an_object_that_may_not_be_read_is_not_called_damaged(store, thing, monk
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr("storage.store.ZipStore", refuse)
+    monkeypatch.setattr("storage.places.folder.ZipStore", refuse)
     with pytest.raises(StoreError, match="permission denied") as caught:
         store.read_arrays(KIND, DIGEST)
     assert not isinstance(caught.value, DamagedObjectError)

@@ -14,7 +14,8 @@ from engine.errors import DamagedObjectError, StoreError
 from engine.optimise.problem import Evaluation
 from storage.evaluation_log import EvaluationLog
 from storage.maintenance import check, list_folder, list_objects
-from storage.store import ASIDE, Store
+from storage.places.place import ASIDE
+from storage.store import Store
 
 KIND = "thing"
 OLD, NEW = "aa" * 16, "bb" * 16

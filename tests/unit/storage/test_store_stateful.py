@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.errors import DamagedObjectError, MissingObjectError, StoreError
 from storage import sealing
 from storage.maintenance import check, clear_aside, list_objects, put_away
+from storage.places.place import ASIDE
 from storage.pruning import choose, delete
-from storage.store import ASIDE, Store
+from storage.store import Store
 
 KIND = "thing"
 ARRAYS = ("aa" * 16, "ab" * 16)
@@ -147,7 +148,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
         sealing_write = sealing.write_sealed
         if name in ARRAYS:
             assert self.crash(
-                name, content, lambda patch: patch.setattr("storage.store.write_sealed", cut), CrashError
+                name,
+                content,
+                lambda patch: patch.setattr("storage.places.folder.write_sealed", cut),
+                CrashError,
             )
 
     @rule(name=names, content=contents, share=places)
