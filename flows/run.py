@@ -12,7 +12,7 @@ from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
 from storage.maintenance import CLUSTERS
-from storage.places.address import Address
+from storage.places.address import Address, local_folder
 from storage.store import Store
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cluster.ends import Ends
     from cluster.memory import MemoryNeed
-    from cluster.open import Cluster
+    from cluster.open import Cluster, JobFiles
 
 _WORKERS_IMPORT = ("flows.work.matrix", "flows.work.rows", "flows.work.doses")
 _COME_BACK_S = 60.0
@@ -92,6 +92,7 @@ class Run:
         if self.may_compute:
             # Taken before anything is looked up: what this run finds must not be pruned while it lasts.
             self._open.enter_context(take_run_lease(self.store.address))
+            self._clear_left_over()
         self._open.callback(self._close_cluster)
         return self
 
@@ -99,6 +100,25 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+
+    def _clear_left_over(self) -> None:
+        """Clear away jobs of runs that were killed, also where this one finds all it needs and opens no cluster."""
+        if self.computing.cluster.endswith(".toml"):
+            from cluster.slurm.folder import left_over
+
+            root = self._job_files().root
+            if left_over(root):
+                from cluster.slurm.cluster import clear_left_over
+
+                clear_left_over(root, self.reporter.say)
+
+    def _job_files(self) -> "JobFiles":
+        from cluster.open import JobFiles
+
+        usage = None if self.computing.usage is None else Path(self.computing.usage)
+        # A store in a bucket has no folder that the nodes see: then the output folder has to be one.
+        shared = local_folder(self.store.address, Path.cwd() if usage is None else usage.parent)
+        return JobFiles(shared / CLUSTERS, usage, self.reporter.say)
 
     def require_computing(self) -> None:
         """Raise if this run may only look things up.
@@ -121,20 +141,16 @@ class Run:
     def _started(self) -> "Cluster":
         if self._cluster is None:
             # Imported late: a study whose results are all in the store needs no Dask.
-            from cluster.open import Cluster, JobFiles
+            from cluster.open import Cluster
 
             where = self.computing
-            usage = None if where.usage is None else Path(where.usage)
-            # A store in a bucket has no folder that the nodes see: then the output folder has to be one.
-            shared = local_folder(self.store.address, Path.cwd() if usage is None else usage.parent)
-            jobs = JobFiles(shared / CLUSTERS, usage, self.reporter.say)
             self._cluster = Cluster(
                 where.cluster,
                 where.n_worker,
                 where.n_thread,
                 _WORKERS_IMPORT,
                 self._patience_s,
-                jobs,
+                self._job_files(),
                 where.memory_bytes,
             )
         return self._cluster

@@ -1,7 +1,7 @@
 """A bucket: every file is one object, which a PUT makes whole or not at all.
 
 An object's time is when it was made, and cannot be set. When it was last used is the time of an empty object
-``used/KEY``, which is put again whenever the object is looked up (docs/decisions/0012).
+``used/KEY``, which is put again whenever the object is looked up (docs/decisions/0013).
 """
 
 import io
