@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.one_machine import OneMachine, wait_until
 
 from cluster.open import Cluster, JobFiles
 from cluster.slurm.cluster import clear_left_over
@@ -17,6 +16,7 @@ from cluster.slurm.folder import OWNER
 from cluster.slurm.usage import read_usage
 from cluster.submit import run_tasks
 from engine.errors import ClusterError
+from tests.cluster.one_machine import OneMachine, wait_until
 
 pytestmark = [pytest.mark.site, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 SITE = 'cores = 1\nmemory_gib = 1.5\njobs = 2\nwalltime = "00:30:00"\n'
