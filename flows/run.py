@@ -85,6 +85,7 @@ class Run:
         if self.may_compute:
             # Taken before anything is looked up: what this run finds must not be pruned while it lasts.
             self._open.enter_context(take_run_lease(self.store.folder))
+            self._clear_left_over()
         self._open.callback(self._close_cluster)
         return self
 
@@ -92,6 +93,17 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+
+    def _clear_left_over(self) -> None:
+        """Clear away jobs of runs that were killed, also where this one finds all it needs and opens no cluster."""
+        if self.computing.cluster.endswith(".toml"):
+            from cluster.slurm.folder import left_over
+
+            root = self.store.folder / CLUSTERS
+            if left_over(root):
+                from cluster.slurm.cluster import clear_left_over
+
+                clear_left_over(root, self.reporter.say)
 
     def require_computing(self) -> None:
         """Raise if this run may only look things up.

@@ -31,6 +31,10 @@ class SlurmAwayError(ClusterError):
     """SLURM does not answer, or not now: it may a little later."""
 
 
+class NoSlurmError(ClusterError):
+    """There are no commands of SLURM on this machine."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A worker job as SLURM lists it.
@@ -133,7 +137,7 @@ class SlurmJobs:
             text = run_slurm(
                 ["squeue", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}"]
             )
-        except SlurmAwayError:
+        except (SlurmAwayError, NoSlurmError):
             raise
         except ClusterError as error:
             raise SlurmAwayError(str(error)) from error
@@ -199,7 +203,7 @@ def run_slurm(command: Sequence[str]) -> str:
             env={**outside_of_job(own), "SLURM_TIME_FORMAT": "%s"},
         )
     except FileNotFoundError:
-        raise ClusterError(
+        raise NoSlurmError(
             f"there is no command {what} on this machine; give the command on a login node of the SLURM cluster"
         ) from None
     except subprocess.TimeoutExpired:

@@ -76,7 +76,7 @@ class Keeper:
     def __init__(self, folder: Path, job: str, host: str) -> None:
         self._folder, self._job, self._host = folder, job, host
         self._orders: Orders = read_orders(folder)
-        self._note = JobNote(job, socket.gethostname(), time.time())
+        self._note = JobNote(job, os.environ.get("SLURMD_NODENAME", socket.gethostname()), time.time())
         self._children: dict[int, Child] = {}
         self._peaks: dict[int, int] = {}
         self._killed: set[int] = set()

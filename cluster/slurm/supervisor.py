@@ -193,6 +193,8 @@ class Supervisor:
             beat(self._folder)
             try:
                 self.look(time.time())
+            except ClusterError as error:
+                self._failure = error
             except Exception as error:
                 _LOG.exception("looking after worker jobs")
                 self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error})")

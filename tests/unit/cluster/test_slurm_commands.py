@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.slurm.commands import Job, SlurmAwayError, SlurmJobs
+from cluster.slurm.commands import Job, NoSlurmError, SlurmAwayError, SlurmJobs
 from engine.errors import ClusterError
 
 
@@ -80,3 +80,5 @@ def test_a_machine_without_slurm_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match="no command sbatch on this machine"):
         SlurmJobs("nightbeam-1").submit(Path("x"))
+    with pytest.raises(NoSlurmError, match="no command squeue on this machine"):
+        SlurmJobs("nightbeam-1").listing()

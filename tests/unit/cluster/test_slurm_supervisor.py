@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.ends import WorkerEnd
-from cluster.slurm.commands import Job, SlurmAwayError
+from cluster.slurm.commands import Job, NoSlurmError, SlurmAwayError
 from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_end, write_job
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.supervisor import Supervisor
@@ -157,6 +157,17 @@ def test_a_refused_job_ends_the_cluster_with_the_reason(tmp_path):
         ClusterError, match=r"does not take the worker jobs: .*invalid partition specified: nope"
     ):
         night.supervisor.expects_workers()
+
+
+def test_a_machine_without_slurm_ends_the_cluster_at_once(tmp_path):
+    night = Night(tmp_path)
+    night.slurm.list_error = NoSlurmError("there is no command squeue on this machine")
+    night.supervisor.start()
+    while night.supervisor.failure() is None:
+        time.sleep(0.01)
+    with pytest.raises(ClusterError, match="no command squeue"):
+        night.supervisor.expects_workers()
+    night.supervisor.close()
 
 
 def test_a_limit_of_submissions_is_no_end_where_jobs_run_already(night):

@@ -1,12 +1,15 @@
 """What a run holds: one in a process for the same wish, and no cluster before it is needed."""
 
+import json
 from contextlib import suppress
 
 import pytest
 
+from cluster.slurm.folder import OWNER, make_run_folder
 from engine.errors import StudyError
 from flows.progress import Reporter
 from flows.run import Computing, Run, open_run
+from storage.maintenance import CLUSTERS
 from storage.store import Store
 
 
@@ -32,6 +35,21 @@ def test_a_run_that_may_not_compute_starts_no_process(tmp_path):
         assert run._cluster is None
         with pytest.raises(StudyError, match="run `nightbeam plan` first"):
             _ = run.client
+
+
+def test_jobs_of_a_killed_run_are_cleared_away_even_if_nothing_has_to_be_computed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/{name}.said\n')
+        (tmp_path / name).chmod(0o755)
+    store = Store(tmp_path / "store")
+    folder = make_run_folder(store.folder / CLUSTERS, None)
+    owner = json.loads((folder / OWNER).read_text())
+    (folder / OWNER).write_text(json.dumps({**owner, "started": 1}))
+    with Run(store, Reporter(quiet=True), Computing("slurm.toml")) as run:
+        assert run._cluster is None
+    assert not folder.exists()
+    assert (tmp_path / "scancel.said").read_text() == f"--quiet --name=nightbeam-{folder.name}\n"
 
 
 def test_steps_that_were_found_are_no_progress():
