@@ -45,7 +45,7 @@ def _difference_of_objects(found: Path, expected: Path) -> str:
     if objects[0] != objects[1]:
         return f"objects: {sorted(objects[0] ^ objects[1])}"
     for file in list_objects(stores[1]):
-        if file.path.name.endswith(ARRAYS_SUFFIX):
+        if file.key.endswith(ARRAYS_SUFFIX):
             a, b = (store.read_arrays(file.kind, file.name)[0] for store in stores)
             if a.keys() != b.keys() or any(a[name].tobytes() != b[name].tobytes() for name in a):
                 return f"{file.kind} {file.name}"

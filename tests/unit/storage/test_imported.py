@@ -107,7 +107,7 @@ def test_what_was_lost_is_missed_and_a_plan_that_was_lost_has_to_be_imported_aga
     write_attached(store, "case", Attached((PLAN,), (dose("1.2.5"),), ()))
     assert attached_is_whole(store, "case", True)
     (victim,) = [file for file in list_objects(store) if file.kind == kind]
-    victim.path.unlink()
+    (store.folder / victim.key).unlink()
     assert not attached_is_whole(store, "case", True)
     if kind == "imported_plan":
         with pytest.raises(CaseError, match="nightbeam import"):
@@ -121,5 +121,6 @@ def test_what_was_lost_is_missed_and_a_plan_that_was_lost_has_to_be_imported_aga
 def test_damaged_record_is_missed(store: Store) -> None:
     write_attached(store, "case", Attached((PLAN,), (), ()))
     (victim,) = [file for file in list_objects(store) if file.kind == "attached"]
-    victim.path.write_bytes(victim.path.read_bytes()[:-5])
+    path = store.folder / victim.key
+    path.write_bytes(path.read_bytes()[:-5])
     assert not attached_is_whole(store, "case", True)
