@@ -83,9 +83,13 @@ def look_at_workers(
         # Those that have other code, or none, are told of that: what they would compute means nothing.
         able = [a for a, told in seen.items() if isinstance(told, Seen) and told.code == digest_of_packages()]
         done = do_on_each(client, able, known_bits, JOB_S, advance)
+        staying = known_workers(client)
     workers = []
     for address, n_thread in threads.items():
-        told = seen.get(address, "it left in the meantime")
+        told = seen.get(address)
+        if address not in staying or told is None or isinstance(told, OSError):
+            # It left in the meantime, as workers of jobs may at any time: nothing is known of it, nor wrong with it.
+            continue
         bits, job_s, trouble = done.get(address, (None, 0.0, ""))
         if not isinstance(told, Seen):
             trouble = _words(told)

@@ -85,6 +85,14 @@ class SchedulerLostError(ClusterError):
     """The scheduler is gone, and all it knew; with another one the work can go on from what is in the store."""
 
 
+class SlurmAwayError(ClusterError):
+    """SLURM does not answer, or not now: it may a little later."""
+
+
+class NoSlurmError(ClusterError):
+    """There are no commands of SLURM on this machine."""
+
+
 _FREE_SPACE = "free some space and give the same command again, finished results are kept"
 _REASONS = {
     errno.ENOSPC: f"the disk is full; {_FREE_SPACE}",

@@ -7,6 +7,7 @@ import click
 
 from flows.command import EPILOG, STORE, clear_errors
 from flows.preflight import test
+from storage.places.address import Address, local_folder
 
 if TYPE_CHECKING:
     from cluster.slurm.site import SlurmSite
@@ -24,7 +25,7 @@ def cluster() -> None:
 @_SITE
 @STORE
 @clear_errors
-def show(file: Path, store: Path) -> None:
+def show(file: Path, store: Address) -> None:
     """Print the job script that would be submitted, and in words what it asks for.
 
     The script is exact but for the name of the run's folder, which every run has of its own.
@@ -34,7 +35,8 @@ def show(file: Path, store: Path) -> None:
     from storage.maintenance import CLUSTERS
 
     site = read_site(file)
-    click.echo(worker_script(site, store.absolute() / CLUSTERS / _EXAMPLE_RUN), nl=False)
+    shared = local_folder(store, Path("OUTPUT")).absolute()
+    click.echo(worker_script(site, shared / CLUSTERS / _EXAMPLE_RUN), nl=False)
     click.echo(f"\n{in_words(site)}")
 
 

@@ -35,6 +35,7 @@ from storage.dicom.read_case import Choice
 from storage.dicom.whole_series import missing_slices
 from storage.digest import digest_of, digest_of_files
 from storage.lease import Claim
+from storage.places.address import parse_address, resolve
 from storage.store import Store
 
 DONE, SEEN = "inbox_set", "inbox_listing"
@@ -65,7 +66,7 @@ def scan_inbox(
     inbox
         A folder with an ``inbox.toml``.
     store
-        Folder of the result store.
+        Address of the result store.
     output
         Folder in which every plan gets a folder of its own.
     computing
@@ -73,7 +74,7 @@ def scan_inbox(
     """
     log = get_run_logger()
     folder = Path(inbox).resolve()
-    place = _Place(Store(Path(store).resolve()), Path(output).resolve(), computing)
+    place = _Place(Store(resolve(parse_address(store))), Path(output).resolve(), computing)
     outcomes: dict[str, str] = {}
     # What landed while others were planned is looked for at the end.
     while new := [found for found in _settled(folder, place.store) if found.name not in outcomes]:
@@ -153,7 +154,7 @@ def _handle(place: _Place, found: InboxSet) -> str:
         log.warning("'%s' cannot be read (%s); it is put off", name, in_words(error))
         return "put off"
     key = _key(content, found)
-    lease = Claim(place.store.folder, f"inbox-{key[:16]}").try_take()
+    lease = Claim(place.store.address, f"inbox-{key[:16]}").try_take()
     if lease is None:
         return ""
     with lease:
@@ -213,11 +214,11 @@ def _import_and_plan(place: _Place, found: InboxSet, case_name: str, out: Path) 
     with log_to(out / "nightbeam.log"), progress_in(out, "plan"):
         write_study(found.protocol, case_name, study)
         with (
-            open_run(place.store.folder, True, place.computing) as run,
+            open_run(place.store.address, True, place.computing) as run,
             _in_one_folder(found) as folder,
         ):
             _import(run, folder, case_name)
-            return plan_case(str(study), str(place.store.folder), str(out), place.computing, True)
+            return plan_case(str(study), str(place.store.address), str(out), place.computing, True)
 
 
 def _import(run: Run, folder: Path, case_name: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.command import EPILOG, QUIET, STORE, clear_errors
+from storage.places.address import Address
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,7 +33,7 @@ _LOOK_S = 1.0
 )  # fmt: skip
 @QUIET
 @clear_errors
-def test(where: str, store: Path, workers: int | None, wait_s: float, quiet: bool) -> None:
+def test(where: str, store: Address, workers: int | None, wait_s: float, quiet: bool) -> None:
     """Start a cluster, have each worker do a small known job, and say what is wrong.
 
     \b

@@ -8,6 +8,7 @@ import click
 
 from engine.errors import ClusterError
 from flows.command import EPILOG, clear_errors
+from storage.places.address import Address
 
 _RUNS = ("plan", "pareto", "batch")
 
@@ -78,19 +79,24 @@ def _parse(
         raise click.UsageError("give a file for the command to run")
     if not str(params["cluster"]).endswith(".toml"):
         raise click.UsageError("say which SLURM it goes to, with --cluster FILE.toml")
-    _check(what, file, params["store"])
     output = Path(params["output"] or Path("runs") / file.stem).absolute()
+    _check(what, file, params["store"], output)
     given = list(arguments)
     if not params["output"]:
         given += ["--output", str(output)]
     return file, Path(params["cluster"]), output, given
 
 
-def _check(what: str, file: Path, store: Path) -> None:
+def _check(what: str, file: Path, store: Address, output: Path) -> None:
     """Raise what would end the job at once: told now, and not from the queue."""
     from engine.spec.study import load_study
     from storage.store import Store
 
-    if what != "batch":
+    if what == "batch":
+        from flows.batch.jobs import list_jobs
+        from flows.batch.spec import read_batch
+
+        list_jobs(read_batch(file), file.parent, output)
+    else:
         load_study(file)
     Store(store).require_writable()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.errors import ClusterError
+from engine.errors import ClusterError, NoSlurmError, SlurmAwayError
 
 _LIMIT_S = 60.0
 _FORMAT = "%i|%T|%C|%S|%e|%L|%N|%r"
@@ -25,14 +25,6 @@ _PASSING = re.compile(
     r"|communication|zero bytes|slurm controller|resource busy|munge|authentication",
     re.IGNORECASE,
 )
-
-
-class SlurmAwayError(ClusterError):
-    """SLURM does not answer, or not now: it may a little later."""
-
-
-class NoSlurmError(ClusterError):
-    """There are no commands of SLURM on this machine."""
 
 
 @dataclass(frozen=True)

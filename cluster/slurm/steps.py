@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cluster.slurm.commands import Job, SlurmAwayError, outside_of_job, run_slurm
+from cluster.slurm.commands import Job, outside_of_job, run_slurm
 from cluster.slurm.script import job_name, log_folder
 from cluster.slurm.site import SlurmSite
-from engine.errors import ClusterError
+from engine.errors import ClusterError, SlurmAwayError
 
 _ROOM_S = 10.0
 """How long srun may wait for room in the allocation: it would wait for ever."""

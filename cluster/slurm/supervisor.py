@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.ends import WorkerEnd
-from cluster.slurm.commands import Job, Jobs, SlurmAwayError
+from cluster.slurm.commands import Job, Jobs
 from cluster.slurm.folder import beat
 from cluster.slurm.keeper import longest_margin_s
 from cluster.slurm.notes import ask_to_leave, read_ends, read_job, read_jobs
 from cluster.slurm.script import log_file
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.usage import USAGE, How, append_usage, used
-from engine.errors import ClusterError
+from engine.errors import ClusterError, SlurmAwayError, reason_and_remedy
 
 LOOK_S = 3.0
 """Between two looks at the list of jobs, while SLURM answers."""
@@ -195,9 +195,13 @@ class Supervisor:
                 self.look(time.time())
             except ClusterError as error:
                 self._failure = error
+            except OSError as error:
+                self._failure = ClusterError(
+                    f"worker jobs cannot be looked after any more: {reason_and_remedy(error)}"
+                )
             except Exception as error:
-                _LOG.exception("looking after worker jobs")
-                self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error})")
+                self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error!r})")
+                raise
             self._ended.wait(self._away_s)
         while not self._ended.wait(LOOK_S):
             beat(self._folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flows.command import EPILOG, QUIET, STORE, clear_errors
+from storage.places.address import Address, resolve
 
 _FAILED = 2
 
@@ -39,7 +40,7 @@ _FAILED = 2
 @click.option("--keys", is_flag=True, help="List every key of a batch file, with its meaning.")
 @clear_errors
 def batch(
-    batch_file: Path | None, store: Path, output: Path | None, cluster: str, workers: int | None,
+    batch_file: Path | None, store: Address, output: Path | None, cluster: str, workers: int | None,
     threads: int, memory: float | None, quiet: bool, log: Path | None, keys: bool,
 ) -> None:  # fmt: skip
     """Plan many cases by one or more protocols, unattended, and tell in the morning what became of them.
@@ -83,6 +84,9 @@ def batch(
     list_jobs(read_batch(batch_file), batch_file.parent, output)
     Store(store).require_writable()
     if cluster.endswith(".toml"):
+        from cluster.slurm.site import read_site
+
+        read_site(Path(cluster))
         cluster = str(Path(cluster).resolve())
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
@@ -92,7 +96,7 @@ def batch(
 
         wait_for_prefect()
         computing = Computing(cluster, workers, threads, memory)
-        page = overnight_batch(str(batch_file.resolve()), str(store.resolve()), str(output), computing, quiet)
+        page = overnight_batch(str(batch_file.resolve()), str(resolve(store)), str(output), computing, quiet)
     summary = read_summary(output)
     if not quiet:
         click.echo(f"page: {page}")

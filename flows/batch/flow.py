@@ -22,6 +22,7 @@ from flows.progress import Reporter
 from flows.run import Computing
 from storage.holder import this_process
 from storage.lease import LEASE_S, Claim, Lease
+from storage.places.address import parse_address
 from storage.store import Store
 
 OWN = ".batch"
@@ -44,7 +45,7 @@ def overnight_batch(
     batch_file
         The TOML file.
     store
-        Folder of the result store.
+        Address of the result store.
     output
         Folder for the page, and a folder of every case in it.
     computing
@@ -56,7 +57,7 @@ def overnight_batch(
     batch = read_batch(path)
     jobs = list_jobs(batch, path.parent, folder)
     say = Reporter(quiet).say
-    found = Store(Path(store))
+    found = Store(parse_address(store))
     with only_batch(folder, say) as lease:
         sharing = Sharing(computing, batch.cases_at_once)
         arguments = [

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 
+import dask
 import pytest
 from distributed import LocalCluster
 
@@ -137,7 +138,12 @@ def test_a_task_that_always_kills_its_worker_ends_the_run_by_name(client, monkey
 
 
 def test_a_running_scheduler_is_joined_and_left_running(client):
-    with open_cluster(client.scheduler.address, None) as joined:
+    certificate = client.security.tls_client_cert
+    tls = {"ca-file": certificate, "client": {"cert": certificate, "key": certificate}}
+    with (
+        dask.config.set({"distributed.comm.tls": tls}),
+        open_cluster(client.scheduler.address, None) as joined,
+    ):
         assert run_tasks(joined, abs, [-3]) == [3]
     assert run_tasks(client, abs, [-4]) == [4]
 

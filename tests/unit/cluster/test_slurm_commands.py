@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.slurm.commands import Job, NoSlurmError, SlurmAwayError, SlurmJobs
-from engine.errors import ClusterError
+from cluster.slurm.commands import Job, SlurmJobs
+from engine.errors import ClusterError, NoSlurmError, SlurmAwayError
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 
 from cluster.slurm import cluster
 from cluster.slurm.cluster import clear_left_over, hand_over_usage
-from cluster.slurm.commands import Job, SlurmAwayError
+from cluster.slurm.commands import Job
 from cluster.slurm.folder import OWNER, SILENCE_S, beat, left_over, make_run_folder
 from cluster.slurm.notes import JobNote, Orders, write_job, write_orders
 from cluster.slurm.usage import USAGE, Used, append_usage, read_usage
+from engine.errors import SlurmAwayError
 
 
 def killed(folder: Path) -> None:

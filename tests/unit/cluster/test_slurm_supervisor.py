@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cluster.ends import WorkerEnd
-from cluster.slurm.commands import Job, NoSlurmError, SlurmAwayError
+from cluster.slurm.commands import Job
 from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_end, write_job
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.usage import USAGE, read_usage
-from engine.errors import ClusterError
+from engine.errors import ClusterError, NoSlurmError, SlurmAwayError
 
 DAY_S = 86400.0
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 import cluster.slurm.steps
-from cluster.slurm.commands import SlurmAwayError
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.steps import StepJobs
-from engine.errors import ClusterError
+from engine.errors import ClusterError, SlurmAwayError
 
 SITE = SlurmSite(cores=2, memory_gib=3.0, jobs=2, start="srun")
 _RUNS = """
