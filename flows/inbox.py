@@ -154,7 +154,8 @@ def _handle(place: _Place, found: InboxSet) -> str:
         log.warning("'%s' cannot be read (%s); it is put off", name, in_words(error))
         return "put off"
     key = _key(content, found)
-    lease = Claim(place.store.address, f"inbox-{key[:16]}").try_take()
+    # Listened for: the scan that had it may have ended with its machine, and nobody else would ever plan the set.
+    lease = Claim(place.store.address, f"inbox-{key[:16]}").take_or_listen()
     if lease is None:
         return ""
     with lease:

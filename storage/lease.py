@@ -14,6 +14,7 @@ import errno
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 
 from engine.errors import LeaseLostError
@@ -26,6 +27,7 @@ from storage.places.place import clear_errors
 LEASE_S = 20.0
 """Silence after which a holder on another machine, or one that was stopped, has lost its lease."""
 _BEAT_S = 2.0
+_LISTEN_S = 0.25
 _FORGOTTEN_S = 3600.0
 """Silence after which a run on another machine does not count as live, for those who look only once."""
 _RUN = "run-"
@@ -118,6 +120,7 @@ class Claim:
         self._seen: tuple[int, int | str] | None = None
         self._silence_s = 0.0
         self._looked_s = time.monotonic()
+        self._heard = False
         self.holder: Holder | None = None
         """Who had the lease when `try_take` last failed; None if nobody knows."""
 
@@ -150,6 +153,35 @@ class Claim:
                 self._files.remove(f"{self._name}.{token}")
             return Lease(self._address, self._files, mine, holder)
 
+    def take_or_listen(self, on_listen: Callable[[], None] = lambda: None) -> Lease | None:
+        """Take the lease; None if its holder lives.
+
+        On this machine that is seen at once. One on another machine, or of before this one was started anew, is
+        listened for: it is heard within some seconds, or the lease is over after `LEASE_S`.
+
+        Parameters
+        ----------
+        on_listen
+            Called before listening, if that is needed.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written.
+        """
+        lease = self.try_take()
+        if lease is not None or self._lives():
+            return lease
+        on_listen()
+        while lease is None and not self._lives():
+            time.sleep(_LISTEN_S)
+            lease = self.try_take()
+        return lease
+
+    def _lives(self) -> bool:
+        """Return whether the holder is on this machine, where `try_take` sees its end, or has been heard."""
+        return self._heard or (self.holder is not None and self.holder.machine == this_machine())
+
     def _tokens(self) -> dict[int, Seen]:
         """Return every token that there is, as it was found."""
         names = self._files.names(f"{self._name}.")
@@ -162,6 +194,7 @@ class Claim:
         listened_s, self._looked_s = min(now_s - self._looked_s, _BEAT_S), now_s
         self.holder = found.holder
         if self._seen != (token, found.version):
+            self._heard = self._seen is not None
             self._seen, self._silence_s = (token, found.version), 0.0
         else:
             self._silence_s += listened_s

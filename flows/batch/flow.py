@@ -20,14 +20,12 @@ from flows.batch.work import Work
 from flows.presence import sign
 from flows.progress import Reporter
 from flows.run import Computing
-from storage.holder import this_process
-from storage.lease import LEASE_S, Claim, Lease
+from storage.lease import Claim, Lease
 from storage.places.address import parse_address
 from storage.store import Store
 
 OWN = ".batch"
 """Folder in a batch's output for what is no result."""
-_ASK_AGAIN_S = 0.5
 
 
 @flow(name="batch", persist_result=False, on_running=[sign])
@@ -98,19 +96,14 @@ def only_batch(output: Path, say: Callable[[str], None]) -> Iterator[Lease]:
     """
     own = output / OWN
     own.mkdir(parents=True, exist_ok=True)
-    claim, begin_s, told = Claim(own, "batch"), time.monotonic(), False
-    while (lease := claim.try_take()) is None:
-        holder = claim.holder
-        is_here = holder is not None and holder.machine == this_process(0.0).machine
-        # One on another machine may be dead: it is listened for.
-        if is_here or time.monotonic() - begin_s > 2.0 * LEASE_S:
-            raise StoreError(
-                f"another batch works on {output} ({holder or 'unknown'}); wait for it "
-                f"(`nightbeam status {output}`), or give another folder with --output"
-            )
-        if not told:
-            told = True
-            say(f"a batch was at work here ({holder}); finding out whether it still is")
-        time.sleep(_ASK_AGAIN_S)
+    claim = Claim(own, "batch")
+    lease = claim.take_or_listen(
+        lambda: say(f"a batch was at work here ({claim.holder}); finding out whether it still is")
+    )
+    if lease is None:
+        raise StoreError(
+            f"another batch works on {output} ({claim.holder or 'unknown'}); wait for it "
+            f"(`nightbeam status {output}`), or give another folder with --output"
+        )
     with lease:
         yield lease

@@ -1,5 +1,7 @@
 """A scan does what is new, once, whatever happened before."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ from prefect.logging import disable_run_logger
 from engine.errors import CaseError, ClusterError
 from flows import inbox
 from flows.run import Computing
+from storage import lease
 from storage.dicom.whole_series import missing_slices
+from storage.holder import this_process
 from storage.lease import Claim
 from storage.store import Store
 from tests.unit.flows.test_inbox_sets import make_inbox, put
@@ -138,6 +142,18 @@ def test_a_set_that_another_scan_is_at_is_left_to_it(site, monkeypatch):
     with Claim(store.folder, f"inbox-{key[:16]}").try_take():
         assert site.scan() == "nothing new"
     assert site.planned == []
+
+
+def test_a_set_whose_scan_ended_with_its_machine_is_planned(site, monkeypatch):
+    put(site.inbox / "one/1")
+    store = Store(site.folder / "store")
+    (found,) = inbox._settled(site.inbox, store)
+    key = inbox._key(inbox.digest_of_files(found.files), found)
+    gone = replace(this_process(0.0), machine="this one, before it was started anew")
+    (store.folder / "leases").mkdir()
+    (store.folder / f"leases/inbox-{key[:16]}.1").write_text(json.dumps(asdict(gone)))
+    monkeypatch.setattr(lease, "LEASE_S", 0.1)
+    assert site.scan() == "1 planned"
 
 
 def test_a_set_that_still_changes_waits(site, monkeypatch):

@@ -155,6 +155,25 @@ def test_a_silent_holder_elsewhere_is_followed_after_the_time_of_a_lease(store, 
             assert not lease.is_held()
 
 
+def test_one_who_asks_once_listens_for_a_holder_elsewhere_and_follows_a_dead_one(store, short, monkeypatch):
+    monkeypatch.setattr(lease_module.Lease, "_beat", lambda self: None)
+    said = []
+    with Claim(store, "solve-a").try_take():
+        pretend(store, machine="another", pid=1)
+        with Claim(store, "solve-a").take_or_listen(lambda: said.append("listening")) as lease:
+            assert lease.is_held()
+    assert said == ["listening"]
+
+
+def test_one_who_asks_once_hears_that_a_holder_elsewhere_lives(store, monkeypatch):
+    # With the real time of a lease: nobody waits for its end who has heard the holder.
+    (store / "leases").mkdir()
+    path = store / "leases" / "solve-a.1"
+    path.write_text("{}")
+    monkeypatch.setattr(lease_module.time, "sleep", lambda _: os.utime(path, (1.0, 1.0)))
+    assert Claim(store, "solve-a").take_or_listen() is None
+
+
 def test_a_watcher_that_was_stopped_has_heard_no_silence(store, short, monkeypatch):
     monkeypatch.setattr(lease_module.Lease, "_beat", lambda self: None)
     with Claim(store, "solve-a").try_take():
