@@ -18,12 +18,11 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LONGEST_SENTENCE = 700
 _MISTAKE = 2
-_END_S = 10.0
-"""How long a case may take to stop: the batch itself is given no more than 15 s by whoever ends it."""
-_ANOTHER_TIME = (
-    "ClusterError", "SchedulerLostError", "StoreError", "LeaseLostError", "OSError", "NightbeamError",
+_OF_THE_CASE = (
+    "CaseError", "DicomError", "VolumeError", "StudyError", "DoseError", "OptimisationError",
+    "FileNotFoundError", "NotADirectoryError", "IsADirectoryError", "PermissionError",
 )  # fmt: skip
-"""Errors behind which there may be the night, and not the case."""
+"""Errors that a case meets again however often it is tried; behind every other one there may be the night."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,13 @@ class JobProcess:
         # batch in the background may have had ignored.
         os.kill(self._process.pid, signal.SIGTERM)
 
-    def stop(self, limit_s: float = _END_S) -> None:
-        """Wait for the end of a process that was asked to, and end it if it does not."""
-        limit_s += time.monotonic()
-        while self.ended() is None:
+    def stop(self, limit_s: float) -> Ended:
+        """Wait for the end of a process that was asked to, and end it when it is so late by the monotonic clock."""
+        while (ended := self.ended()) is None:
             if time.monotonic() > limit_s:
-                self._process.kill()
-                self._process.wait()
-                return
+                os.kill(self._process.pid, signal.SIGKILL)
             time.sleep(0.05)
+        return ended
 
     def _why(self, code: int) -> tuple[How, str]:
         if code < 0:
@@ -114,13 +111,20 @@ class JobProcess:
             return "lost", told
         found = read_progress(self._job.folder)
         if found is not None and found.pid == self._process.pid and found.state == "failed":
-            is_lost = code != _MISTAKE or found.error in _ANOTHER_TIME
-            return ("lost" if is_lost else "failed"), self._sentence(found.why)
-        words = (self._job.folder / ERRORS).read_text(encoding="utf-8", errors="replace").strip()
+            is_failed = code == _MISTAKE and found.error in _OF_THE_CASE
+            return ("failed" if is_failed else "lost"), self._sentence(found.why)
+        words = self._printed()
         if code == _MISTAKE:
             return "failed", self._sentence(words.removeprefix("nightbeam: "))
         last = words.splitlines()[-1] if words else "it said nothing"
         return "lost", self._sentence(f"it left with status {code}: {last} (see {ERRORS})")
+
+    def _printed(self) -> str:
+        try:
+            return (self._job.folder / ERRORS).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            # Somebody has removed the folder, or the disk does not answer: no reason to end other cases.
+            return ""
 
     def _sentence(self, words: str) -> str:
         """Return words on one line, with names that people know."""

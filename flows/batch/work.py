@@ -12,7 +12,7 @@ from flows.batch.jobs import STUDY
 from flows.batch.night import keep_night
 from flows.batch.page import lasted
 from flows.batch.process import Ended, JobProcess
-from flows.batch.record import Attempt, write_record
+from flows.batch.record import Attempt, How, write_record
 from flows.batch.sharing import Share, Sharing
 from flows.batch.spec import Batch
 from flows.failures import in_words
@@ -22,6 +22,8 @@ from storage.whole_file import whole_file
 
 _LOOK_S = 0.2
 _SIGN_OF_LIFE_S = 20.0
+_END_S = 10.0
+"""How long all cases together may take to stop: the batch itself is given no more than 15 s by whoever ends it."""
 _LOG = logging.getLogger("nightbeam")
 
 
@@ -159,10 +161,15 @@ class Work:
         """Ask all processes to end at once, and wait for each."""
         for _, process, _ in self._running:
             process.ask_to_end()
+        limit_s = time.monotonic() + _END_S
         for entry, process, _ in self._running:
-            process.stop()
-            entry.state, entry.why = "waiting", "the batch was asked to end"
-            entry.record = entry.record.end("stopped", entry.why, time.time())
+            ended = process.stop(limit_s)
+            # One that had come to its end just before is done.
+            how: How = "done" if ended.how == "done" else "stopped"
+            entry.state, entry.why = (
+                ("done", "") if how == "done" else ("waiting", "the batch was asked to end")
+            )
+            entry.record = entry.record.end(how, entry.why, time.time(), ended.cpu_s)
             if self._lease.is_held():
                 _keep(entry)
         self._running.clear()

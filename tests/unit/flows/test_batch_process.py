@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ClusterError, StudyError
+from engine.errors import ClusterError, SlurmAwayError, StudyError
 from flows.batch.jobs import STUDY, Job
 from flows.batch.process import JobProcess
 from flows.batch.status import newest_output, status_of
@@ -42,7 +42,7 @@ def process(job, monkeypatch):
 RAISING = """\
 import sys
 from pathlib import Path
-from engine.errors import ClusterError, StudyError
+from engine.errors import ClusterError, SlurmAwayError, StudyError
 from flows.progress_file import progress_in
 try:
     with progress_in(Path(sys.argv[1]), "plan"):
@@ -72,9 +72,18 @@ def test_what_a_person_can_mend_has_failed_in_one_sentence(process):
     assert (ended.how, ended.why) == ("failed", "no target")
 
 
-def test_a_run_without_a_cluster_is_lost_and_may_go_better_next_time(process):
-    ended = end_of(process(RAISING.format(error=ClusterError("no workers"))))
-    assert (ended.how, ended.why) == ("lost", "no workers")
+@pytest.mark.parametrize(
+    "error", [ClusterError("no workers"), SlurmAwayError("no answer"), ConnectionResetError("no answer")]
+)
+def test_a_run_that_the_night_has_ended_is_lost_and_may_go_better_next_time(process, error):
+    ended = end_of(process(RAISING.format(error=error)))
+    assert ended.how == "lost"
+    assert str(error) in ended.why
+
+
+def test_a_process_whose_folder_was_removed_is_lost_and_ends_no_other(process):
+    ended = end_of(process("import shutil, sys; shutil.rmtree(sys.argv[1]); sys.exit(1)"))
+    assert (ended.how, ended.why) == ("lost", "it left with status 1: it said nothing (see errors.txt)")
 
 
 def test_a_mistake_that_is_told_before_the_run_begins_is_told_from_what_was_printed(process):
@@ -105,7 +114,7 @@ def test_a_process_that_does_not_end_when_asked_is_ended(process, job):
         time.sleep(0.02)
     started.ask_to_end()
     begin_s = time.monotonic()
-    started.stop(0.2)
+    assert "SIGKILL" in started.stop(begin_s + 0.2).why
     assert time.monotonic() - begin_s < 100.0
 
 

@@ -56,6 +56,12 @@ class Acted:
             self._job.page.write_text("a report")
         return ended
 
+    def ask_to_end(self):
+        pass
+
+    def stop(self, limit_s):
+        return self.ended()
+
 
 @pytest.fixture
 def night(tmp_path, monkeypatch):
@@ -128,6 +134,19 @@ def test_a_case_that_is_lost_every_time_fails(night):
     rows = night("ab", {"a": [LOST, LOST, LOST]}, retries=2)
     assert Acted.started.count("a") == 3
     assert (rows["a"].state, rows["a"].why) == ("failed", LOST.why)
+
+
+def test_a_case_that_came_to_its_end_as_the_batch_was_stopped_is_done(night, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module.time, "sleep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            night("ab", {"b": [FAILED]})
+    night("ab")
+    assert Acted.started == ["b"]
+    assert [attempt.how for attempt in read_record(night.output / "b/p").attempts] == ["stopped", "done"]
 
 
 def test_no_more_cases_run_at_once_than_asked(night):
