@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -51,18 +51,15 @@ class Night:
 def begin_night(folder: Path, budget: NightSpec, now: float) -> Night:
     """Return the night that a killed batch was in, or a new one.
 
-    A batch whose job was queued again goes on with its night, and with what is left of its budget, however late.
+    A batch whose job was queued again goes on with its night, and with what is left of its budget, however late. Its
+    limit is that of the budget as it is now: somebody may have stopped the batch to change it.
     """
     before = _read(folder)
     queued_again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    begun = now
     if before is not None and before.ended is None and (queued_again or now - before.seen < _SAME_NIGHT_S):
-        return replace(before, seen=now)
-    limits = []
-    if budget.stop_starting_at is not None:
-        limits.append(_next_time(budget.stop_starting_at, now))
-    if budget.hours is not None:
-        limits.append(now + budget.hours * _HOUR_S)
-    return Night(now, min(limits, default=None), now)
+        begun = before.begun
+    return Night(begun, _limit(budget, begun), now)
 
 
 def keep_night(folder: Path, night: Night) -> None:
@@ -76,6 +73,15 @@ def _read(folder: Path) -> Night | None:
         return Night(**json.loads((folder / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _limit(budget: NightSpec, begun: float) -> float | None:
+    limits = []
+    if budget.stop_starting_at is not None:
+        limits.append(_next_time(budget.stop_starting_at, begun))
+    if budget.hours is not None:
+        limits.append(begun + budget.hours * _HOUR_S)
+    return min(limits, default=None)
 
 
 def _next_time(clock: str, now: float) -> float:
