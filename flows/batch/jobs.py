@@ -2,8 +2,10 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +16,7 @@ from engine.errors import StudyError
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study, load_study
 from flows.batch.spec import Batch, BatchCase, What
+from storage.digest import digest_of
 
 STUDY = "study.toml"
 _LONGEST_NAME = 200
@@ -77,12 +80,13 @@ def list_jobs(batch: Batch, folder: Path, output: Path) -> tuple[Job, ...]:
     Raises
     ------
     StudyError
-        If a protocol is no study, two cases have the same name, a list names no folder, or a patient has no HU table.
+        If a protocol is no study, two cases have the same name, a list can find no folder, no case is there, or a
+        patient has no HU table.
     """
     protocols = {path.stem: _read_protocol(folder / path, batch.what) for path in batch.protocols}
     jobs, seen = [], set()
     for case in _all_cases(batch, folder):
-        name = _NOT_IN_FOLDERS.sub("_", case.name or case.source).strip("._") or "case"
+        name = _folder_name(_name_of(case))
         if name in seen:
             raise StudyError(f"two cases are called '{name}'; give one of them another name in [[cases]]")
         seen.add(name)
@@ -102,32 +106,53 @@ def list_jobs(batch: Batch, folder: Path, output: Path) -> tuple[Job, ...]:
             study = _study_of(protocols[protocol], table, name)
             where = output / name / protocol
             jobs.append(Job(name, protocol, batch.what, case.priority, where, study))
+    if not jobs:
+        raise StudyError(f"no case is there now (dicom: {', '.join(batch.dicom)}, seen from {folder})")
     return tuple(sorted(jobs, key=lambda job: -job.priority))
 
 
 def _all_cases(batch: Batch, folder: Path) -> Iterator[BatchCase]:
-    """Yield the cases that have settings of their own, then those of the lists."""
-    yield from batch.cases
-    yield from (BatchCase(imported=name) for name in batch.imported)
+    """Yield the cases that have settings of their own, then those of the lists, folders last."""
+    named = [*batch.cases, *(BatchCase(imported=name) for name in batch.imported)]
+    named += [BatchCase(phantom=name) for name in batch.phantoms]
+    yield from named
     own = {(folder / case.dicom).resolve() for case in batch.cases if case.dicom is not None}
-    for pattern in batch.dicom:
-        # What a list finds and [[cases]] names is one case.
-        found = [path for path in _folders(pattern, folder) if path.resolve() not in own]
-        if not found and not own:
-            raise StudyError(
-                f"dicom: '{pattern}' is no folder, seen from {folder}; give folders of DICOM files"
-            )
-        yield from (BatchCase(dicom=path) for path in found)
-    yield from (BatchCase(phantom=name) for name in batch.phantoms)
+    # What a list finds and [[cases]] names, or two lists find, is one case.
+    found = dict.fromkeys(path.resolve() for pattern in batch.dicom for path in _folders(pattern, folder))
+    new = [path for path in found if path not in own]
+    names = Counter(_folder_name(text) for text in (*map(_name_of, named), *(path.name for path in new)))
+    for path in new:
+        # Folders come by themselves: one that is called as another case must not end everybody's night.
+        clashes = names[_folder_name(path.name)] > 1
+        yield BatchCase(dicom=path, name=f"{path.name[:90]}-{digest_of(str(path))[:6]}" if clashes else None)
+
+
+def _name_of(case: BatchCase) -> str:
+    return case.name or case.source
 
 
 def _folders(pattern: str, folder: Path) -> list[Path]:
-    if not any(c in pattern for c in "*?["):
-        # A folder that is missing is told when its turn comes, as it may be there by then.
-        return [folder / pattern]
+    """Return the folders that a pattern finds now.
+
+    Raises
+    ------
+    StudyError
+        If it can find none, as the folder that it begins with is not there.
+    """
     whole = folder / pattern
-    root = Path(whole.anchor)
-    return sorted(path for path in root.glob(str(whole.relative_to(root))) if path.is_dir())
+    fixed = list(takewhile(lambda part: not any(c in part for c in "*?["), whole.parts))
+    if len(fixed) == len(whole.parts):
+        # A folder that is missing is told when its turn comes, as it may be there by then.
+        return [whole]
+    root = Path(*fixed)
+    if not root.is_dir():
+        raise StudyError(f"dicom: '{pattern}': {root} is no folder; give folders of DICOM files")
+    found = root.glob(str(Path(*whole.parts[len(fixed) :])))
+    return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
+
+
+def _folder_name(text: str) -> str:
+    return _NOT_IN_FOLDERS.sub("_", text).strip("._") or "case"
 
 
 def _read_protocol(path: Path, what: What) -> str:

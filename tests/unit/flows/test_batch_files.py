@@ -41,6 +41,29 @@ def test_the_smallest_file_makes_a_case_of_every_folder(folder):
     assert jobs[0].folder == folder / "out/anna/small"
 
 
+def test_two_folders_of_one_name_are_two_cases_and_one_folder_found_twice_is_one(folder):
+    for name in ("new/anna", "old/anna", "new/.trash"):
+        (folder / name).mkdir(parents=True)
+    jobs = jobs_of(
+        folder,
+        'protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["new/*", "old/*", "*/ann?"]\n',
+    )
+    assert [tomllib.loads(job.study)["case"]["dicom"] for job in jobs] == [
+        str(folder / name) for name in ("new/anna", "old/anna")
+    ]
+    assert len({job.case for job in jobs}) == 2
+    assert all(job.case.startswith("anna-") for job in jobs)
+
+
+def test_an_empty_folder_does_not_keep_other_cases_from_their_night(folder):
+    (folder / "incoming").mkdir()
+    jobs = jobs_of(
+        folder,
+        'protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["incoming/*"]\nimported = ["anna"]\n',
+    )
+    assert [job.case for job in jobs] == ["anna"]
+
+
 def test_everything_but_case_and_name_comes_from_the_protocol(folder):
     (job,) = jobs_of(folder, 'protocols = ["small.toml"]\nhu_table = "scanner.csv"\nimported = ["anna"]\n')
     made, protocol = tomllib.loads(job.study), tomllib.loads(STUDY)
@@ -80,7 +103,8 @@ def test_a_case_has_its_own_priority_protocols_table_and_overrides(folder):
         ('protocols = ["small.toml", "sub/small.toml"]\nphantoms = ["water-box"]\n', "called 'small'"),
         ('protocols = ["lost.toml"]\nphantoms = ["water-box"]\n', "cannot read the file"),
         ('protocols = ["small.toml"]\nphantoms = ["water-box", "water-box"]\n', "two cases are called"),
-        ('protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["in/*"]\n', "'in/*' is no folder"),
+        ('protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["in/*"]\n', "in is no folder"),
+        ('protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["*/"]\n', "no case is there now"),
         (
             'protocols = ["small.toml"]\n[[cases]]\nphantom = "water-box"\nprotocols = ["x"]\n',
             "wants the protocol 'x'; protocols has small",

@@ -261,6 +261,13 @@ def test_a_killed_batch_goes_on_with_its_night_and_the_next_evening_with_a_new_o
     assert begin_night(tmp_path, budget, evening + 200.0).begun == evening + 200.0
 
 
+def test_a_batch_that_was_stopped_to_change_its_budget_goes_on_by_the_new_one(tmp_path):
+    evening = 1_000_000.0
+    keep_night(tmp_path, begin_night(tmp_path, NightSpec(hours=0.1), evening))
+    again = begin_night(tmp_path, NightSpec(hours=10.0), evening + 600.0)
+    assert (again.begun, again.stop_starting) == (evening, evening + 36_000.0)
+
+
 # -- usage and shares ----------------------------------------------------------------------------------------------
 
 
