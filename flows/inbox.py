@@ -4,6 +4,8 @@ What was done with a set is a record in the store, named by the contents of the 
 scan may run as often as it likes, at the same time as another one, and after one that was killed.
 """
 
+import json
+import logging
 import re
 import tempfile
 import time
@@ -19,7 +21,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from engine.errors import CaseError, ClusterError, DamagedObjectError, DicomError, StoreError, shortened
+from engine.errors import CaseError, ClusterError, DamagedObjectError, DicomError, StoreError
 from flows.cases import NAME, import_dicom
 from flows.failures import in_words
 from flows.inbox_sets import InboxSet, find_sets, read_inbox
@@ -37,8 +39,11 @@ from storage.digest import digest_of, digest_of_files
 from storage.lease import Claim
 from storage.places.address import parse_address, resolve
 from storage.store import Store
+from storage.whole_file import whole_file
 
 DONE, SEEN = "inbox_set", "inbox_listing"
+TOLD = "inbox.json"
+"""File beside a report: which set it is of, and what became of it."""
 _MAX_ATTEMPTS = 3
 _NOT_THE_SETS_FAULT = (StoreError, ClusterError, MemoryError)
 
@@ -147,11 +152,10 @@ def _damage_is_nothing(store: Store) -> Iterator[None]:
 def _handle(place: _Place, found: InboxSet) -> str:
     """Do what is to be done for a set and return what came out; empty if another scan is at it or has done it."""
     log = get_run_logger()
-    name = shortened(found.name)
     try:
         content = digest_of_files(found.files)
     except OSError as error:
-        log.warning("'%s' cannot be read (%s); it is put off", name, in_words(error))
+        log.warning("a set cannot be read (%s); it is put off", error.strerror)
         return "put off"
     key = _key(content, found)
     # Listened for: the scan that had it may have ended with its machine, and nobody else would ever plan the set.
@@ -163,47 +167,63 @@ def _handle(place: _Place, found: InboxSet) -> str:
         before = _record(place.store, key)
         if _is_decided(before, found):
             return ""
+        case_name = _case_name(found, content)
+        out = place.output / case_name
         record: dict[str, Any] = {
-            "set": found.name,
             "listing": found.listing,
             "protocol": _digest_of_protocol(found),
+            "case": case_name,
             "attempts": before.get("attempts", 0) + 1 if before.get("state") == "begun" else 1,
         }
 
-        def note(state: str, **more: Any) -> str:
+        def note(state: str, why: str = "") -> str:
             lease.require_held()
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            place.store.write_record(DONE, key, {**record, "state": state, "when": when, **more})
+            told = {"set": found.name, "state": state, "why": why, "when": when}
+            _tell(out / TOLD, told)
+            place.store.write_record(DONE, key, {**record, "state": state, "when": when})
+            level = logging.INFO if state in ("begun", "planned") else logging.ERROR
+            log.log(level, "%s: %s (which set that is, and why: %s)", case_name, state, out / TOLD)
             return state
 
         if found.protocol is None:
-            log.error("'%s' fits no rule of inbox.toml; add one, or take the files away", name)
-            return note("without protocol")
+            return note("without protocol", "it fits no rule of inbox.toml; add one, or take the files away")
         if record["attempts"] > _MAX_ATTEMPTS:
-            why = f"its process was killed, or met an unknown error, {_MAX_ATTEMPTS} times; plan it by hand to see why"
-            log.error("'%s' failed: %s", name, why)
-            return note("failed", why=why)
+            return note(
+                "failed",
+                f"its process was killed, or met an unknown error, {_MAX_ATTEMPTS} times; plan it by hand to see why",
+            )
         note("begun")
-        case_name = f"{_as_name(found.name)}-{content[:6]}"
-        out = place.output / case_name
         try:
-            report = _import_and_plan(place, found, case_name, out)
+            _import_and_plan(place, found, case_name, out)
         except Exception as error:
             words = in_words(error)
             if words is None:
                 # A mistake of the program, or a Prefect server that went away: counts as an attempt, as being killed.
                 raise
             if isinstance(error, (*_NOT_THE_SETS_FAULT, OSError)):
-                log.error("'%s' is put off: %s", name, words)
-                return note("put off", why=words)
-            log.error("'%s' failed: %s (tried again when its files or its protocol change)", name, words)
-            return note("failed", why=words, case=case_name)
-        log.info("'%s' was planned: %s", name, report)
-        return note("planned", case=case_name, report=report)
+                return note("put off", words)
+            return note("failed", f"{words} (tried again when its files or its protocol change)")
+        return note("planned")
 
 
-def _import_and_plan(place: _Place, found: InboxSet, case_name: str, out: Path) -> str:
-    """Return the path of the report.
+def _case_name(found: InboxSet, content: str) -> str:
+    """Return what a set is called in the store, in logs and in Prefect's database: not as its folder.
+
+    Whoever named the folder may have thought of the patient.
+    """
+    protocol = "no-protocol" if found.protocol is None else found.protocol.stem
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', protocol).strip('-_')[:60] or 'set'}-{content[:8]}"
+
+
+def _tell(file: Path, told: dict[str, str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as aside:
+        aside.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _import_and_plan(place: _Place, found: InboxSet, case_name: str, out: Path) -> None:
+    """Import a set, and plan it.
 
     Raises
     ------
@@ -219,7 +239,7 @@ def _import_and_plan(place: _Place, found: InboxSet, case_name: str, out: Path) 
             _in_one_folder(found) as folder,
         ):
             _import(run, folder, case_name)
-            return plan_case(str(study), str(place.store.address), str(out), place.computing, True)
+            plan_case(str(study), str(place.store.address), str(out), place.computing, True)
 
 
 def _import(run: Run, folder: Path, case_name: str) -> None:
@@ -243,8 +263,3 @@ def _in_one_folder(found: InboxSet) -> Iterator[Path]:
             # The same name in two folders is two files.
             (Path(folder) / f"{number}-{file.name}" if link.is_symlink() else link).symlink_to(file)
         yield Path(folder)
-
-
-def _as_name(text: str) -> str:
-    """Return a name of a set so that the store and file systems can have it."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:60] or "set"

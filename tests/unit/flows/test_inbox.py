@@ -1,6 +1,7 @@
 """A scan does what is new, once, whatever happened before."""
 
 import json
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -154,6 +155,23 @@ def test_a_set_whose_scan_ended_with_its_machine_is_planned(site, monkeypatch):
     (store.folder / f"leases/inbox-{key[:16]}.1").write_text(json.dumps(asdict(gone)))
     monkeypatch.setattr(lease, "LEASE_S", 0.1)
     assert site.scan() == "1 planned"
+
+
+def test_the_name_of_a_folder_is_told_beside_the_report_alone(site, monkeypatch, caplog):
+    monkeypatch.setattr(inbox, "get_run_logger", lambda: logging.getLogger("scan"))
+    caplog.set_level(logging.INFO)
+    put(site.inbox / "Quixotham/1")
+    site.error = CaseError("Quixotham has no target")
+    site.scan()
+    assert "p-" in caplog.text
+    assert "Quixotham" not in caplog.text
+    (told,) = site.folder.glob("p-*/inbox.json")
+    values = json.loads(told.read_text())
+    assert (values["set"], values["state"]) == ("Quixotham", "failed")
+    assert values["why"].startswith("Quixotham has no target")
+    for path in (site.folder / "store").rglob("*"):
+        assert "Quixotham" not in str(path)
+        assert path.is_dir() or b"Quixotham" not in path.read_bytes()
 
 
 def test_a_set_that_still_changes_waits(site, monkeypatch):
