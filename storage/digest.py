@@ -51,12 +51,16 @@ def digest_of_code(modules: tuple[str, ...]) -> str:
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
-    """Return the digest of the names and contents of some files, in the order of their names."""
-    h = hashlib.sha256()
-    for file in sorted(files, key=lambda f: f.name):
-        h.update(os.fsencode(file.name))
+    """Return the digest of the names and contents of some files, whatever order they come in."""
+    found = []
+    for file in files:
         with file.open("rb") as stream:
-            h.update(hashlib.file_digest(stream, "sha256").digest())
+            found.append((os.fsencode(file.name), hashlib.file_digest(stream, "sha256").digest()))
+    h = hashlib.sha256()
+    # Two files of one name, in different folders, come by content: folders are listed in any order.
+    for name, content in sorted(found):
+        h.update(name)
+        h.update(content)
     return h.hexdigest()[:DIGEST_LENGTH]
 
 

@@ -127,6 +127,14 @@ def test_files_differ_by_name_and_content_not_by_order_or_folder(tmp_path):
     )
 
 
+def test_files_of_one_name_have_one_digest_in_whatever_order_they_are_listed(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.dcm").write_text(folder)
+    files = [tmp_path / "one/1.dcm", tmp_path / "two/1.dcm"]
+    assert digest_of_files(files) == digest_of_files(files[::-1])
+
+
 def test_provenance_says_from_what_when_and_with_which_versions():
     kept = provenance({"case": "abc"}, 1.5)
     assert kept["made_from"] == {"case": "abc"}
