@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from storage.holder import Holder, this_process
 from storage.places.address import Address
-from storage.places.opening import place_at
+from storage.places.opening import bucket_at
 from storage.places.place import clear_errors
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ def lease_files(address: Address) -> LeaseFiles:
     """Return the leases of a store."""
     if isinstance(address, Path):
         return _InFolder(address / FOLDER)
-    from storage.places.bucket import Bucket
-
-    place = place_at(address)
-    assert isinstance(place, Bucket)  # noqa: S101  (for the type checker)
-    return _InBucket(place)
+    return _InBucket(bucket_at(address))
 
 
 class _InFolder:

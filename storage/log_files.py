@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from engine.errors import StoreError
 from storage.places.address import Address
-from storage.places.opening import place_at
+from storage.places.opening import bucket_at
 
 if TYPE_CHECKING:
     from storage.places.bucket import Bucket
@@ -66,11 +66,7 @@ def log_files(address: Address, digest: str) -> LogFiles:
     """Return the logs of a solve."""
     if isinstance(address, Path):
         return _InFolder(address / FOLDER, digest)
-    from storage.places.bucket import Bucket
-
-    place = place_at(address)
-    assert isinstance(place, Bucket)  # noqa: S101  (for the type checker)
-    return _InBucket(place, digest)
+    return _InBucket(bucket_at(address), digest)
 
 
 class _InFolder:

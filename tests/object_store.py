@@ -147,11 +147,11 @@ def in_environment(values: dict[str, str]) -> Iterator[None]:
 
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
-    opening._bucket_at.cache_clear()
+    opening.bucket_at.cache_clear()
     try:
         yield
     finally:
-        opening._bucket_at.cache_clear()
+        opening.bucket_at.cache_clear()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

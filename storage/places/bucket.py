@@ -72,14 +72,16 @@ class Bucket:
         try:
             made = self.make(key, b"1")
             again = self.make(key, b"2")
-            changed = self.change(key, b"3", '"00000000000000000000000000000000"')
+            of_another = self.change(key, b"3", '"00000000000000000000000000000000"')
+            changed = None if made is None else self.change(key, b"4", made)
         finally:
             with suppress(StoreError):
                 self.delete([key])
-        if made is None or again is not None or changed is not None:
+        if changed is None or again is not None or of_another is not None:
             raise StoreError(
-                f"cannot write the store {self.address}: its server puts objects without regard to conditions "
-                "(If-None-Match, If-Match), so runs could not keep out of each other's way; use a newer or another one"
+                f"cannot write the store {self.address}: its server does not obey the conditions under which objects "
+                "are put (If-None-Match, If-Match), so runs could not keep out of each other's way; use a newer or "
+                "another one"
             )
 
     def publish(self, key: str, content: bytes) -> None:

@@ -514,9 +514,10 @@ def test_a_server_that_does_not_answer_is_one_sentence(monkeypatch):
     assert_one_sentence(caught.value)
 
 
-def test_a_server_without_conditions_is_told_of_before_anything_is_computed(store, monkeypatch):
-    monkeypatch.setattr(type(store.place), "make", lambda self, key, content: "version")
-    with pytest.raises(StoreError, match="without regard to conditions"):
+@pytest.mark.parametrize(("what", "answer"), [("make", "version"), ("change", "version"), ("change", None)])
+def test_a_server_without_conditions_is_told_of_before_anything_is_computed(store, monkeypatch, what, answer):
+    monkeypatch.setattr(type(store.place), what, lambda *_: answer)
+    with pytest.raises(StoreError, match="does not obey the conditions"):
         store.require_writable()
 
 
