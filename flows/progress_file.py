@@ -73,9 +73,10 @@ class Progress:
             return None
         return (self.total - self.done) / self.rate
 
-    def is_gone(self) -> bool:
-        """Return whether its process surely lives no more; False where that cannot be seen from here."""
-        return Holder(self.host, self.machine, self.pid, self.started, "", self.begun).is_gone()
+    @property
+    def holder(self) -> Holder:
+        """Its process."""
+        return Holder(self.host, self.machine, self.pid, self.started, "", self.begun)
 
 
 class ProgressFile:

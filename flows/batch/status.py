@@ -132,8 +132,7 @@ def _of_run(progress: Progress, output: Path) -> tuple[RenderableType, bool]:
     where = f"{progress.what} in {output}, on {progress.host} (process {progress.pid})"
     begun = f"began {when(progress.begun)}"
     if progress.state == "running":
-        holder = Holder(progress.host, progress.machine, progress.pid, progress.started, "", progress.begun)
-        trouble = _trouble(holder, progress.updated)
+        trouble = _trouble(progress.holder, progress.updated)
         if trouble:
             return Text(f"{where}: {begun}; {trouble}; the same command goes on where it was"), False
         return Text(f"{where}: {begun}; {_pace(progress)}"), True

@@ -50,7 +50,7 @@ def test_a_killed_run_is_seen_to_be_gone(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     found = read_progress(tmp_path)
     assert found.state == "running"
-    assert found.is_gone()
+    assert found.holder.is_gone()
 
 
 def test_a_file_of_another_program_is_no_progress(tmp_path):
