@@ -204,6 +204,10 @@ def _handle(place: _Place, found: InboxSet) -> str:
             if isinstance(error, (*_NOT_THE_SETS_FAULT, OSError)):
                 return note("put off", words)
             return note("failed", f"{words} (tried again when its files or its protocol change)")
+        except BaseException:
+            # Somebody stops the worker, which is no attempt: it may be started anew many times during a long plan.
+            note("put off", "its scan was asked to end")
+            raise
         return note("planned")
 
 

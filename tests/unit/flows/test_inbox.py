@@ -125,11 +125,21 @@ def test_a_scan_that_was_killed_is_followed_by_one_that_goes_on(site):
     assert site.scan() == "1 planned"
 
 
-def test_a_set_that_kills_its_process_every_time_is_given_up(site):
+def test_a_scan_that_is_asked_to_end_is_not_held_against_the_set(site):
     put(site.inbox / "one/1")
     site.error = KeyboardInterrupt()
-    for _ in range(3):
+    for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
+            site.scan()
+    site.error = None
+    assert site.scan() == "1 planned"
+
+
+def test_a_set_that_meets_an_unknown_error_every_time_is_given_up(site):
+    put(site.inbox / "one/1")
+    site.error = ZeroDivisionError()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
             site.scan()
     assert [site.scan(), site.scan()] == ["1 failed", "nothing new"]
     assert len(site.planned) == 3
