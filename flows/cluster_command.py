@@ -32,7 +32,7 @@ def show(file: Path, store: Address) -> None:
     """
     from cluster.slurm.script import worker_script
     from cluster.slurm.site import read_site
-    from storage.maintenance import CLUSTERS
+    from storage.places.place import CLUSTERS
 
     site = read_site(file)
     shared = local_folder(store, Path("OUTPUT")).absolute()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
-from storage.maintenance import CLUSTERS
 from storage.places.address import Address, local_folder
+from storage.places.place import CLUSTERS
 from storage.store import Store
 
 if TYPE_CHECKING:

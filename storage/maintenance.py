@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from engine.errors import DamagedObjectError, MissingObjectError, StoreError
 from storage import lease, lease_files, log_files
-from storage.places.place import ASIDE, DAMAGED, PlacedFile, clear_errors
+from storage.places.place import ASIDE, CLUSTERS, DAMAGED, PlacedFile, clear_errors
 from storage.store import ARRAYS_SUFFIX, RECORD_SUFFIX, Store, arrays_key
 
 LOGS, LEASES, PREFECT = log_files.FOLDER, lease_files.FOLDER, "prefect"
 LEFTOVERS = (ASIDE, DAMAGED, LOGS)
 """Folders of files that are no results, and of use for a while only."""
-CLUSTERS = "clusters"
-"""Folder of what runs on a cluster of jobs share with their jobs, while they last."""
 NO_KINDS = (*LEFTOVERS, LEASES, PREFECT, CLUSTERS)
 """Folders that hold no objects."""
 _N_THREAD = 4
@@ -96,7 +94,7 @@ def list_folder(store: Store, folder: str) -> list[StoredFile]:
 
 
 def n_byte_of_store(store: Store) -> int:
-    """Return the size of all files in the store, whatever they are.
+    """Return the size of all files in the store, but for those that live runs share with their jobs.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from pathlib import Path
 from zarr.storage import ZipStore
 
 from engine.errors import StoreError
-from storage.places.place import ASIDE, PlacedFile, clear_errors
+from storage.places.place import ASIDE, CLUSTERS, PlacedFile, clear_errors
 from storage.sealing import seal_is_whole, verify, write_sealed
 
 _NO_RENAME = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -133,8 +133,9 @@ class Folder:
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    # Some file servers show earlier states of a folder in a hidden one.
-                    if not entry.name.startswith("."):
+                    # Some file servers show earlier states of a folder in a hidden one; and folders of clusters hold
+                    # keys, so they are closed to other users, who may look after the store as well.
+                    if not entry.name.startswith(".") and key != CLUSTERS:
                         yield from self.files(key)
                     continue
                 with suppress(FileNotFoundError):

@@ -15,6 +15,8 @@ from engine.errors import StoreError, reason_and_remedy
 from storage.places.address import Address
 
 ASIDE, DAMAGED = "aside", "damaged"
+CLUSTERS = "clusters"
+"""Folder of what runs on a cluster of jobs share with their jobs, while they last."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Place(Protocol):
         ...
 
     def files(self, folder: str) -> Iterator[PlacedFile]:
-        """Yield all files in a folder and those below it; in the whole place if it is empty."""
+        """Yield all files in a folder and those below it; if it is empty, in the whole place but `CLUSTERS`."""
         ...
 
     def time_s(self) -> float:

@@ -9,7 +9,7 @@ from cluster.slurm.folder import OWNER, make_run_folder
 from engine.errors import StudyError
 from flows.progress import Reporter
 from flows.run import Computing, Run, open_run
-from storage.maintenance import CLUSTERS
+from storage.places.place import CLUSTERS
 from storage.store import Store
 
 
