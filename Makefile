@@ -35,7 +35,7 @@ test-faults: .venv/ready
 	NIGHTBEAM_FAULT_SUMMARY=runs/faults.md $(BIN)/python -m pytest -m faults -o faulthandler_timeout=0 tests/faults
 
 validate: .venv/ready
-	$(BIN)/python -m pytest -m validate tests/validation
+	$(BIN)/python -m pytest -m validate tests/validation tests/e2e
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ TABLE = "hu,relative_electron_density\n-1000,0.00108\n0,1.0\n3000,2.538\n"
 
 @pytest.mark.cluster
 @pytest.mark.prefect
+@pytest.mark.validate
 def test_the_head_phantom_is_imported_and_planned(reference_data, tmp_path):
     with tarfile.open(reference_data / "dicom" / "dcpt_head_phantom" / "DCPT_headphantom.tar.xz") as archive:
         archive.extractall(tmp_path / "dicom", filter="data")

@@ -97,7 +97,7 @@ def first_files(finished):
     return {kind: sorted((finished[1] / kind).rglob("*.zip")) for kind in ("influence", "view")}
 
 
-@pytest.mark.parametrize("kind", ["influence", "view"])
+@pytest.mark.parametrize("kind", ["influence", pytest.param("view", marks=pytest.mark.validate)])
 def test_damaged_tiles_and_views_are_named_and_made_again(finished, first_files, tmp_path, kind):
     folder, store, weight = finished
     victim = first_files[kind][3]
@@ -171,6 +171,7 @@ def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     np.testing.assert_array_equal(planned, weight)
 
 
+@pytest.mark.validate
 def test_a_damaged_record_of_the_case_is_made_again(finished, tmp_path):
     folder, store, weight = finished
     (record,) = (store / "case_reference").glob("*.json")

@@ -236,7 +236,7 @@ def have_read(running, kind):
     else:
         unwanted = []
     for file in unwanted:
-        (store.folder / file.key).unlink()
+        (running.store.folder / file.key).unlink()
 
 
 WAYS = {
