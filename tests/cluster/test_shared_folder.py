@@ -41,8 +41,9 @@ def bind_mounts(folder):
             mounted.callback(subprocess.run, ["umount", "--lazy", folder / name], check=True)
         module = [sys.executable, "-m", "tests.cluster.two_mounts"]
         subprocess.run(
-            [*module, folder / "a", folder / "b", folder / "result.json", "--plans"], cwd=ROOT, check=True
-        )
+            [*module, folder / "a", folder / "b", folder / "result.json", "--plans", "--quick"],
+            cwd=ROOT, check=True,
+        )  # fmt: skip
     return json.loads((folder / "result.json").read_text())
 
 
@@ -97,7 +98,7 @@ def on_bind_mounts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_nfs(tmp_path_factory):
-    return nfs_mounts(tmp_path_factory.mktemp("nfs"), "-", "--repeats", "1")
+    return nfs_mounts(tmp_path_factory.mktemp("nfs"), "-", "--repeats", "1", "--quick")
 
 
 def test_of_two_nfs_mounts_only_one_makes_a_file_exclusively(on_nfs):
