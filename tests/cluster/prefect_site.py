@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
+from tests.cluster.debian import install
 from tests.e2e.small_batch import PROTOCOL, TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -221,11 +222,7 @@ def postgres(folder: Path) -> Iterator[str]:
     """Have a PostgreSQL server of Debian's, of our own, and yield the address of a database in it."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
-        subprocess.run(["apt-get", "update"], check=True, capture_output=True)
-        subprocess.run(
-            ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"],
-            check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )  # fmt: skip
+        install("postgresql")
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     user = pwd.getpwnam("postgres")
     data, port, password = folder / "data", free_port(), secrets.token_hex(12)
