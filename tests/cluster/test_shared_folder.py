@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-def bind_mounts(folder):
+def bind_mounts(folder, more_environment):
     """Use two bind mounts of one local folder; returns what was found."""
     with ExitStack() as mounted:
         for name in ("origin", "a", "b"):
@@ -45,7 +45,7 @@ def bind_mounts(folder):
         module = [sys.executable, "-m", "tests.cluster.two_mounts"]
         subprocess.run(
             [*module, folder / "a", folder / "b", folder / "result.json", "--plans", "--quick"],
-            cwd=ROOT, check=True,
+            cwd=ROOT, check=True, env={**os.environ, **more_environment},
         )  # fmt: skip
     return json.loads((folder / "result.json").read_text())
 
@@ -97,8 +97,8 @@ def nfs_mounts(folder, options, *arguments):
 
 
 @pytest.fixture(scope="module")
-def on_bind_mounts(tmp_path_factory):
-    return bind_mounts(tmp_path_factory.mktemp("bind"))
+def on_bind_mounts(tmp_path_factory, prefect):
+    return bind_mounts(tmp_path_factory.mktemp("bind"), prefect)
 
 
 @pytest.fixture(scope="module")
