@@ -117,7 +117,7 @@ class Site:
             process.terminate()
         for process in self._processes.values():
             try:
-                process.wait(5.0)
+                process.wait(2.0)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
