@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import StoreError
+from storage.places.address import Address
+from storage.places.opening import place_at
+from storage.places.place import ASIDE, Place, clear_errors
 from storage.store import MARKER, Store
 
 if TYPE_CHECKING:
@@ -15,9 +18,9 @@ if TYPE_CHECKING:
 
 _SEEN_S = 60.0
 """How late a file may be seen elsewhere: network file systems remember for a while what a folder held."""
-_LOOK_S = 0.05
-_KIND = "aside"
+_LOOK_S = 0.1
 _LIMIT_S = 2.0 * _SEEN_S
+_N_BYTE = 4096
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,13 @@ def probe_store(
     """Have every worker read what is written here, and read here what it writes; returns findings by address."""
     from cluster.preflight import do_on_each
 
-    token = uuid.uuid4().hex
-    ours = _path(store.folder, token)
+    place, token = store.place, uuid.uuid4().hex
     found = {}
     # Listed before anything is written, so that a file system which remembers folders has something to forget.
-    list(ours.parent.iterdir())
-    _publish(ours)
+    list(place.files(ASIDE))
+    place.publish(_key(token), bytes(_N_BYTE))
     try:
-        done = do_on_each(client, workers, _probe_there, _LIMIT_S, advance, store.folder, token)
+        done = do_on_each(client, workers, _probe_there, _LIMIT_S, advance, store.address, token)
         for address, (told, _, trouble) in done.items():
             if trouble:
                 found[address] = Probed(
@@ -60,59 +62,58 @@ def probe_store(
                 found[address] = Probed(None, None, told)
             else:
                 there_s, theirs = told
-                back_s = _wait_for(theirs)
+                back_s = _wait_for(place, theirs)
                 late = (
-                    f"writes to {store.folder}, but this process does not see it within {_SEEN_S:g} s; mount the same "
-                    "folder on all nodes"
+                    f"writes to {store.address}, but this process does not see it within {_SEEN_S:g} s; "
+                    f"{_remedy(store.address)}"
                 )
                 found[address] = Probed(there_s, back_s, "" if back_s is not None else late)
-                theirs.unlink(missing_ok=True)
+                place.delete([theirs])
     finally:
-        ours.unlink(missing_ok=True)
+        place.delete([_key(token)])
     return found
 
 
-def _probe_there(folder: Path, token: str) -> tuple[float, Path] | str:
+def _probe_there(address: Address, token: str) -> tuple[float, str] | str:
     """Run on a worker: see the planning process's file, and write one.
 
-    Returns the delay and the file written, or what is wrong.
+    Returns the delay and the key of the file written, or what is wrong.
     """
-    # Opening a store that is not there would make one.
-    if not (folder / MARKER).is_file():
-        return (
-            f"does not see the store {folder}; put it on a file system that all nodes have at the same path, or "
-            "give another one with --store"
-        )
-    there_s = _wait_for(_path(folder, token))
-    if there_s is None:
-        return (
-            f"sees another store at {folder}: a file of this process does not come there within {_SEEN_S:g} s; "
-            "mount the same folder on all nodes"
-        )
     try:
-        Store(folder).require_writable()
-        theirs = _path(folder, uuid.uuid4().hex)
-        _publish(theirs)
+        place = place_at(address)
+        # Opening a store that is not there would make one.
+        if not place.is_there(MARKER):
+            return f"does not see the store {address}; {_remedy(address)}, or give another store with --store"
+        there_s = _wait_for(place, _key(token))
+        if there_s is None:
+            return (
+                f"sees another store at {address}: a file of this process does not come there within {_SEEN_S:g} s; "
+                f"{_remedy(address)}"
+            )
+        Store(address).require_writable()
+        theirs = _key(uuid.uuid4().hex)
+        place.publish(theirs, bytes(_N_BYTE))
     except (StoreError, OSError) as error:
-        return f"cannot write to the store: {error}"
+        return f"cannot use the store: {error}"
     return there_s, theirs
 
 
-def _path(folder: Path, token: str) -> Path:
-    return folder / _KIND / f"{token}.probe"
+def _remedy(address: Address) -> str:
+    if isinstance(address, Path):
+        return "mount the same file system at the same path on all nodes"
+    return "set the same AWS_ENDPOINT_URL on all nodes"
 
 
-def _publish(path: Path) -> None:
-    aside = path.with_suffix(".half")
-    aside.write_bytes(bytes(4096))
-    aside.replace(path)
+def _key(token: str) -> str:
+    return f"{ASIDE}/{token}.probe"
 
 
-def _wait_for(path: Path) -> float | None:
+def _wait_for(place: Place, key: str) -> float | None:
     begin_s = time.monotonic()
-    while time.monotonic() < begin_s + _SEEN_S:
-        # A name that was not there may be remembered as absent; a listing asks again sooner.
-        if path.is_file() or path in list(path.parent.iterdir()):
-            return time.monotonic() - begin_s
-        time.sleep(_LOOK_S)
+    with clear_errors(place.address, "read"):
+        while time.monotonic() < begin_s + _SEEN_S:
+            # A name that was not there may be remembered as absent; a listing asks again sooner.
+            if place.is_there(key) or any(file.key == key for file in place.files(ASIDE)):
+                return time.monotonic() - begin_s
+            time.sleep(_LOOK_S)
     return None

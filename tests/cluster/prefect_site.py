@@ -6,7 +6,6 @@ Its settings are those of deploy/prefect.env.example, but for places, ports, and
 import os
 import pwd
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,8 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.e2e.small_study import STUDY
+from tests.cluster.debian import install
+from tests.e2e.small_batch import PROTOCOL, TABLE
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -85,9 +85,9 @@ class Site:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.inbox.mkdir()
         self.protocols.mkdir()
-        study = STUDY.replace('phantom = "water-box"', 'imported = "any"').replace('"phantom"', '"hu.csv"')
-        (self.protocols / "box.toml").write_text(study)
-        shutil.copy(ROOT / "examples" / "hu_tables" / "two_lines.csv", self.protocols / "hu.csv")
+        case = '[case]\nimported = "any"\nhu_table = "hu.csv"\n\n'
+        (self.protocols / "box.toml").write_text(PROTOCOL.replace("[prescription]", f"{case}[prescription]"))
+        (self.protocols / "hu.csv").write_text(TABLE)
         self.write_inbox(settle_s=2.0)
 
     def write_inbox(self, settle_s: float) -> None:
@@ -117,7 +117,7 @@ class Site:
             process.terminate()
         for process in self._processes.values():
             try:
-                process.wait(20.0)
+                process.wait(2.0)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -164,9 +164,12 @@ class Site:
         self.api("POST", f"/deployments/{found['id']}/schedules", [schedule])
 
     def clear_schedules(self, deployment: str) -> None:
+        """Delete them, and wait for the end of what they began: a deployment refuses a second run at once."""
         found = self.deployment(deployment)
         for schedule in found["schedules"]:
             self.api("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}")
+        flow = deployment.split("/")[0]
+        wait_for("the end of runs", lambda: not self.runs(flow, "Late", "Pending", "Running"))
 
     def runs(self, flow: str, *states: str) -> list[dict[str, Any]]:
         """Return the runs of a flow in one of some states, the oldest first."""
@@ -206,7 +209,7 @@ def site_on(home: Path, database_url: str | None) -> Iterator[Site]:
         site.command("prefect", "work-pool", "create", "nightbeam", "--type", "process")
         site.command("prefect", "deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
         # Those of the file are of no use here: every test makes the one that it needs.
-        for deployment in ("scan inbox/inbox", "housekeeping/regular"):
+        for deployment in ("scan inbox/inbox", "housekeeping/regular", "batch/nightly"):
             site.clear_schedules(deployment)
         site.start_worker()
         yield site
@@ -219,11 +222,7 @@ def postgres(folder: Path) -> Iterator[str]:
     """Have a PostgreSQL server of Debian's, of our own, and yield the address of a database in it."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
-        subprocess.run(["apt-get", "update"], check=True, capture_output=True)
-        subprocess.run(
-            ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"],
-            check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )  # fmt: skip
+        install("postgresql")
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     user = pwd.getpwnam("postgres")
     data, port, password = folder / "data", free_port(), secrets.token_hex(12)

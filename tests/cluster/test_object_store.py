@@ -1,5 +1,6 @@
 """Plans, fronts and everything told again on a store in a bucket: killed, went on, the same bits as in a folder."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from storage.maintenance import check, list_objects
 from storage.places.address import BucketAddress, parse_address
 from storage.places.opening import place_at
 from storage.store import Store
+from tests.cluster.two_mounts import SMALLER
+from tests.e2e.small_batch import TABLE
 from tests.e2e.small_study import STUDY, command, kill_when, plan, run, write_study
 from tests.object_store import BUCKET, KEY, SECRET, Proxy, environment, in_environment, object_store
 
@@ -18,13 +21,14 @@ COARSE = STUDY.replace("report_grid_mm = 5.0", "report_grid_mm = 8.0")
 
 
 @pytest.fixture(scope="module")
-def server():
-    with object_store() as url:
+def server(prefect):
+    """Return the object store's address; Prefect's server is shared meanwhile."""
+    with in_environment(prefect), object_store() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def in_folder(tmp_path_factory):
+def in_folder(server, tmp_path_factory):
     """Return the weights of a plan on a store in a folder."""
     folder = tmp_path_factory.mktemp("folder")
     return plan(folder, folder / "store", COARSE, "--workers", "1")
@@ -62,6 +66,7 @@ def test_a_plan_that_is_killed_in_mid_solve_goes_on_and_has_the_bits_of_one_in_a
         assert not (tmp_path / "out" / "weights.npz").exists()
         assert logged(store) >= 2
         assert weights(tmp_path, store).tobytes() == in_folder.tobytes()
+        assert re.search(r"optimise: done.*\([1-9]", (tmp_path / "out" / "nightbeam.log").read_text())
         assert logged(store) == 0
         found = Store(store)
         assert check(found, list_objects(found)) == []
@@ -80,7 +85,7 @@ def test_a_plan_through_a_network_that_loses_requests_has_the_same_bits(server, 
 def test_every_command_works_on_a_bucket(server, tmp_path):
     store = parse_address("s3://night/commands")
     out = tmp_path / "out"
-    study = write_study(tmp_path, COARSE)
+    study = write_study(tmp_path, SMALLER)
 
     def nightbeam(*arguments):
         done = run([*command("x", study, store, out)[:3], *map(str, arguments), "--store", str(store)])
@@ -100,7 +105,10 @@ def test_every_command_works_on_a_bucket(server, tmp_path):
         run([*command("x", study, store, out)[:3], "phantom", "water-box", "--dicom", str(out / "box")])
         nightbeam("import", out / "box", "--name", "box")
         imported = tmp_path / "imported.toml"
-        imported.write_text(COARSE.replace('phantom = "water-box"', 'imported = "box"'))
+        (tmp_path / "scanner.csv").write_text(TABLE)
+        imported.write_text(
+            SMALLER.replace('phantom = "water-box"', 'imported = "box"').replace('"phantom"', '"scanner.csv"')
+        )
         assert "the case has all its structures" in nightbeam("check", imported)
         shown = nightbeam("store", "size")
         assert "influence" in shown

@@ -1,5 +1,6 @@
 """The system's own killer, in a control group with little memory: told apart from any other end (needs root)."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,12 @@ finally:
 def group():
     """Yield a control group with little memory."""
     one = Path("/sys/fs/cgroup/memory")
-    folder = (one if one.is_dir() else Path("/sys/fs/cgroup")) / "nightbeam-test"
-    folder.mkdir()
-    (folder / ("memory.limit_in_bytes" if one.is_dir() else "memory.max")).write_text(str(LIMIT_BYTES))
+    folder = (one if one.is_dir() else Path("/sys/fs/cgroup")) / f"nightbeam-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / ("memory.limit_in_bytes" if one.is_dir() else "memory.max")).write_text(str(LIMIT_BYTES))
+    except OSError as error:
+        pytest.skip(f"needs to make control groups, as root and not in every container: {error}")
     yield folder
     folder.rmdir()
 

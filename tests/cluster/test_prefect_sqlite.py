@@ -23,7 +23,7 @@ def test_a_wrong_password_is_refused(site):
 
 
 def test_a_schedule_fires(site):
-    site.add_schedule("housekeeping/regular", every_s=15.0)
+    site.add_schedule("housekeeping/regular", every_s=10.0)
     try:
         (run, *_) = wait_for("a scheduled run", lambda: site.runs("housekeeping", "Completed"))
     finally:
