@@ -92,13 +92,6 @@ def test_a_requeued_job_runs_again(slurm, jobs):
     wait_until(lambda: state(slurm, number) == "RUNNING", "it runs again")
 
 
-def test_a_lost_node_loses_its_job_and_comes_back(slurm, jobs):
-    number = jobs("--no-requeue")
-    slurm.do("lose", "dev1")
-    wait_until(lambda: state(slurm, number) == "OVER", "the controller notices")
-    set_up(slurm)
-
-
 def test_a_node_that_is_set_down_stays_down(slurm, jobs):
     number = jobs("--no-requeue")
     set_down(slurm, "dev1")

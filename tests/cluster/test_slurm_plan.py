@@ -20,8 +20,7 @@ from tests.cluster.one_machine import wait_until
 from tests.cluster.slurm_run import SlurmRun
 from tests.faults.compare import damage, difference_of_plans
 
-# Jobs begin; workers have joined and are about to get blocks of dose; tiles are in memory, and the solve begins.
-START = r"INFO read: begins"
+# Workers have joined and are about to get blocks of dose; tiles are in memory, and the solve begins.
 DOSE = r"INFO memory: at most"
 SOLVE = r"INFO tiles: .* resident"
 STOP_S = 10.0
@@ -29,14 +28,14 @@ STOP_S = 10.0
 
 @pytest.fixture
 def plan(slurm, prefect, small_study, tmp_path):
-    """Return a function that starts the study on two worker jobs and returns the run when it has come so far."""
+    """Return a function that starts the study on two worker jobs and returns the run as soon as they compute."""
     runs = []
 
-    def start(moment=DOSE):
+    def start():
         runs.append(run := SlurmRun(slurm, tmp_path / "run", small_study, prefect))
         run.start()
         wait_until(lambda: len(run.worker_jobs()) == 2, "two jobs run")
-        run.reach(moment)
+        run.reach(DOSE)
         return run
 
     yield start
@@ -99,8 +98,7 @@ def test_a_controller_that_is_restarted_and_a_worker_that_stands_still_do_no_har
 
 
 def test_a_job_that_is_preempted_and_one_whose_node_is_set_down_are_replaced(plan, quiet, slurm):
-    # Early, as it takes SLURM some ten seconds.
-    run = plan(START)
+    run = plan()
     first, second = sorted(run.worker_jobs(), key=lambda job: job.node)
     preempt_a_job(slurm, 1.0, first.node)
     run.reach(f"worker job {first.number} on {first.node} was pre-empted; replacing it")
