@@ -105,8 +105,8 @@ def test_jobs_of_one_minute_hand_over_to_others_and_no_task_is_begun_twice(night
         return number
 
     night = begin(nights, slurm_here, tmp_path, 'walltime = "00:01:00"\n')
-    assert run_tasks(night.cluster.client(), work, range(200)) == list(range(200))
-    assert sorted(map(int, begun.read_text().split())) == list(range(200))
+    assert run_tasks(night.cluster.client(), work, range(260)) == list(range(260))
+    assert sorted(map(int, begun.read_text().split())) == list(range(260))
     night.cluster.close()
     ends = [line.how for line in read_usage(night.usage)]
     assert ends.count("walltime") >= 2
