@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from cluster.slurm.controlling_job import ControllingJob, controller_script
 from cluster.slurm.site import read_site
 from tests.cluster.one_machine import REPOSITORY, wait_until
 from tests.cluster.slurm_run import SlurmRun
-from tests.e2e.small_study import command
 from tests.faults.compare import damage, difference_of_plans
 
 SITE = """\
@@ -74,6 +74,12 @@ def state(run):
     return json.loads(file.read_text()) if file.exists() else {"state": "not begun", "n_start": 0}
 
 
+def cluster_test(run):
+    """Return the command that tests the cluster of a run."""
+    file, store = str(run.folder / "slurm.toml"), str(run.store)
+    return [sys.executable, "-m", "flows.cli", "cluster", "test", file, "--store", store]
+
+
 def ends_as(run, job, expected):
     """Assert that a submitted run ends well, with the expected results, and leaves nothing behind."""
     wait_until(lambda: state(run)["state"] in ("done", "failed"), "the end of the run", 500.0)
@@ -83,15 +89,6 @@ def ends_as(run, job, expected):
     assert damage(run.folder) == ""
     assert difference_of_plans(run.folder, expected) == ""
     assert run.left_behind() == []
-
-
-def test_a_submitted_study_is_not_submitted_twice_and_gives_what_a_local_run_gives(run, quiet):
-    made = run()
-    job = made.submit()
-    with pytest.raises(AssertionError, match=rf"is job {job} already \((pending|running|configuring)"):
-        made.submit()
-    ends_as(made, job, quiet)
-    assert {line["how"] for line in made.usage() if line["job"] == job} == {"completed"}
 
 
 def test_a_job_that_slurm_puts_back_twice_goes_on_where_it_was(run, slurm, quiet):
@@ -120,14 +117,24 @@ def test_a_planning_process_that_is_killed_is_started_again_and_goes_on_after_it
     assert state(made)["n_start"] == 3
 
 
-def test_a_job_that_is_cancelled_stays_so_and_goes_on_when_it_is_submitted_again(run, slurm, quiet):
+def test_a_submitted_study_is_not_submitted_twice(run):
     made = run()
     job = made.submit()
+    with pytest.raises(AssertionError, match=rf"is job {job} already \((pending|running|configuring)"):
+        made.submit()
+
+
+def test_a_job_that_is_cancelled_stays_so_and_goes_on_when_it_is_submitted_again(run, slurm, quiet):
+    made = run()
+    first = made.submit()
     made.reach(DOSE)
-    slurm.says("scancel", job)
-    wait_until(lambda: not made.is_queued(job), "the end of the job")
+    slurm.says("scancel", first)
+    wait_until(lambda: not made.is_queued(first), "the end of the job")
     assert state(made)["state"] == "stopped"
-    ends_as(made, made.submit(), quiet)
+    second = made.submit()
+    ends_as(made, second, quiet)
+    ends = {line["job"]: line["how"] for line in made.usage()}
+    assert (ends[first], ends[second]) == ("cancelled", "completed")
 
 
 def test_inside_one_allocation_workers_are_its_steps(run, slurm, quiet):
@@ -141,29 +148,24 @@ def test_inside_one_allocation_workers_are_its_steps(run, slurm, quiet):
     ends_as(made, job, quiet)
 
 
-def test_a_plan_in_a_job_script_of_ones_own_takes_its_workers_from_that_job(run, slurm, quiet):
+def test_a_job_script_of_ones_own_has_its_workers_in_that_job(run, slurm):
     made = run(f'start = "srun"\n{SITE}')
-    study, site = made.folder / "small.toml", made.folder / "slurm.toml"
-    plan = command("plan", study, made.store, made.output, "--cluster", str(site))
     script = made.folder / "own.sh"
-    script.write_text(f"#!/bin/bash\n{' '.join(plan)}\n")
+    script.write_text(f"#!/bin/bash\n{shlex.join(cluster_test(made))}\n")
     done = subprocess.run(
         ["sbatch", "--wait", "--ntasks=3", "--mem-per-cpu=1536M", "--time=30", "--output=printed", script],
-        cwd=made.folder, env=made._environment, timeout=500, check=False,
+        cwd=made.folder, env=made.environment, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, made.printed[-3000:]
-    assert difference_of_plans(made.folder, quiet) == ""
+    assert "all is well: 2 workers" in made.printed
     assert made.left_behind() == []
 
 
 def test_a_cluster_is_tested_before_the_night(run):
     made = run()
     done = subprocess.run(
-        [
-            sys.executable, "-m", "flows.cli", "cluster", "test", str(made.folder / "slurm.toml"),
-            "--store", str(made.store),
-        ],
-        cwd=REPOSITORY, env=made._environment, capture_output=True, text=True, timeout=500, check=False,
+        cluster_test(made), cwd=REPOSITORY, env=made.environment, capture_output=True, text=True, timeout=500,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all is well: 2 workers" in done.stdout
