@@ -138,5 +138,4 @@ def _write_dose(store: Store, digest: str, layout: BrickLayout, rows: F32 | F64,
         digest,
         {"dose_gy": layout.to_volume(rows)},
         {"grid": layout.grid.as_dict(), "provenance": provenance({}, cpu_s)},
-        {"dose_gy": tuple(min(layout.edge, n) for n in layout.grid.shape_zyx)},
     )

@@ -142,7 +142,7 @@ def test_a_task_that_takes_longer_than_jobs_last_is_told_in_the_end(local, tmp_p
 def test_a_task_whose_workers_take_their_leave_one_after_the_other_is_told_in_the_end(monkeypatch):
     monkeypatch.setattr(cluster.losses, "MAX_LEFT", 2)
     monkeypatch.setattr(cluster.submit, "_OLD_S", 0.0)
-    local = Cluster("local", 2)
+    local = Cluster("local", 3)  # a worker that has left ends only with its task
     client = local.client()
     over = threading.Event()
 

@@ -139,11 +139,8 @@ def test_a_task_that_always_kills_its_worker_ends_the_run_by_name(client, monkey
 
 def test_a_running_scheduler_is_joined_and_left_running(client):
     certificate = client.security.tls_client_cert
-    tls = {"ca-file": certificate, "client": {"cert": certificate, "key": certificate}}
-    with (
-        dask.config.set({"distributed.comm.tls": tls}),
-        open_cluster(client.scheduler.address, None) as joined,
-    ):
+    tls = {f"distributed.comm.tls.{key}": certificate for key in ("ca-file", "client.cert", "client.key")}
+    with dask.config.set(tls), open_cluster(client.scheduler.address, None) as joined:
         assert run_tasks(joined, abs, [-3]) == [3]
     assert run_tasks(client, abs, [-4]) == [4]
 
