@@ -153,11 +153,11 @@ def test_a_job_script_of_ones_own_has_its_workers_in_that_job(run, slurm):
     script = made.folder / "own.sh"
     script.write_text(f"#!/bin/bash\n{shlex.join(cluster_test(made))}\n")
     done = subprocess.run(
-        ["sbatch", "--wait", "--ntasks=3", "--mem-per-cpu=1536M", "--time=30", "--output=printed", script],
-        cwd=made.folder, env=made.environment, timeout=500, check=False,
+        ["sbatch", "--parsable", "--ntasks=3", "--mem-per-cpu=1536M", "--time=30", "--output=printed", script],
+        cwd=made.folder, env=made.environment, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert done.returncode == 0, made.printed[-3000:]
-    assert "all is well: 2 workers" in made.printed
+    wait_until(lambda: not made.is_queued(done.stdout.strip()), "the end of the job")
+    assert "all is well: 2 workers" in made.printed, made.printed
     assert made.left_behind() == []
 
 
