@@ -11,6 +11,7 @@ import pytest
 
 from cluster.slurm.controlling_job import ControllingJob, controller_script
 from cluster.slurm.site import read_site
+from tests.cluster.events import requeue
 from tests.cluster.one_machine import REPOSITORY, wait_until
 from tests.cluster.slurm_run import SlurmRun
 from tests.faults.compare import damage, difference_of_plans
@@ -91,17 +92,6 @@ def ends_as(run, job, expected):
     assert run.left_behind() == []
 
 
-def test_a_job_that_slurm_puts_back_twice_goes_on_where_it_was(run, slurm, quiet):
-    made = run()
-    job = made.submit()
-    for n_start, moment in ((1, DOSE), (2, SOLVE)):
-        wait_until(lambda n=n_start: state(made)["n_start"] == n, f"start {n_start}")
-        made.reach(moment)
-        slurm.says("scontrol", "requeue", job)
-    ends_as(made, job, quiet)
-    assert state(made)["n_start"] == 3
-
-
 def test_a_planning_process_that_is_killed_is_started_again_and_goes_on_after_its_walltime(run, slurm, quiet):
     made = run()
     job = made.submit()
@@ -124,7 +114,9 @@ def test_a_submitted_study_is_not_submitted_twice(run):
         made.submit()
 
 
-def test_a_job_that_is_cancelled_stays_so_and_goes_on_when_it_is_submitted_again(run, slurm, quiet):
+def test_a_job_that_is_cancelled_stays_so_and_one_that_slurm_puts_back_goes_on_where_it_was(
+    run, slurm, quiet
+):
     made = run()
     first = made.submit()
     made.reach(DOSE)
@@ -132,7 +124,11 @@ def test_a_job_that_is_cancelled_stays_so_and_goes_on_when_it_is_submitted_again
     wait_until(lambda: not made.is_queued(first), "the end of the job")
     assert state(made)["state"] == "stopped"
     second = made.submit()
+    made.reach(SOLVE)
+    wait_until(lambda: requeue(slurm, second), "a moment when it runs")
     ends_as(made, second, quiet)
+    assert state(made)["n_start"] == 2
+    # Each start has a line of its own; the last one counts.
     ends = {line["job"]: line["how"] for line in made.usage()}
     assert (ends[first], ends[second]) == ("cancelled", "completed")
 
