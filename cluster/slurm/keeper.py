@@ -1,9 +1,9 @@
 """What a worker job runs: ``python -m cluster.slurm.keeper RUN_FOLDER``. It keeps workers and says how each ended.
 
 A worker that dies is started again; five early deaths in a row end the job. One that uses more memory than its share
-is killed here, before the kernel picks somebody else. Workers leave without losing what they do when the job is asked
-to end (SIGTERM), before its walltime is over, and when the supervisor asks for it. The job ends when the scheduler
-cannot be reached for a minute.
+is killed here, before the kernel picks somebody else, and so is one that gives no sign of life. Workers leave without
+losing what they do when the job is asked to end (SIGTERM), before its walltime is over, and when the supervisor asks
+for it. The job ends when the scheduler cannot be reached for a minute.
 """
 
 import logging
@@ -38,6 +38,8 @@ CERTIFICATE = "certificate.pem"
 MAX_EARLY_DEATHS = 5
 UNREACHABLE_S = 60.0
 """A scheduler that cannot be reached for so long is gone for good."""
+SILENT_S = 300.0
+"""A worker that has given no sign of life for so long stands still: whoever waits for it would wait for ever."""
 _MARGIN_SHARE = 0.1
 _SHORTEST_MARGIN_S, _LONGEST_MARGIN_S = 15.0, 300.0
 _STAGGER = 0.5
@@ -47,6 +49,7 @@ _TOUCH_S = 30.0
 _SOON_KILL_S = 8.0
 _LAST_SECONDS_S = 8.0
 _NEAR_LIMIT = 0.95
+_LONGEST_TICK_S = 5.0
 _LOG = logging.getLogger("nightbeam")
 
 
@@ -79,6 +82,7 @@ class Keeper:
         self._note = JobNote(job, os.environ.get("SLURMD_NODENAME", socket.gethostname()), time.time())
         self._children: dict[int, Child] = {}
         self._peaks: dict[int, int] = {}
+        self._silent_s: dict[int, float] = {}
         self._killed: set[int] = set()
         self._early_deaths: dict[int, int] = {}
         self._noted: set[str] = set()
@@ -95,6 +99,7 @@ class Keeper:
         self._walltime_s = begin_s + self._orders.walltime_s
         self._kill_s: float | None = None
         self._look_s = self._touch_s = 0.0
+        self._tick_s = begin_s
 
     def terminate(self, number: int, frame: FrameType | None) -> None:
         """Leave within some seconds: the handler of SIGTERM."""
@@ -126,6 +131,7 @@ class Keeper:
         for key, _ in self._selector.select(_TICK_S):
             self._hear(key.data)
         self._watch_memory()
+        self._watch_silence(now_s)
         if self._kill_s is not None and now_s > self._kill_s:
             for child in self._children.values():
                 child.process.kill()
@@ -185,7 +191,7 @@ class Keeper:
             ],
         )  # fmt: skip
         child.tell(self._scheduler or "")
-        self._children[number], self._peaks[number] = child, 0
+        self._children[number], self._peaks[number], self._silent_s[number] = child, 0, 0.0
         self._selector.register(child.process.stdout, selectors.EVENT_READ, number)  # type: ignore[arg-type]
 
     def _hear(self, number: int) -> None:
@@ -193,7 +199,9 @@ class Keeper:
         joined_before = child.has_joined
         if not child.listen():
             self._end_of(number)
-        elif child.has_joined and not joined_before:
+            return
+        self._silent_s[number] = 0.0
+        if child.has_joined and not joined_before:
             self._early_deaths.pop(number, None)
             self._note = JobNote(**{**vars(self._note), "workers": [*self._note.workers, child.address]})
             write_job(self._folder, self._note)
@@ -239,6 +247,8 @@ class Keeper:
                 "memory",
                 f"the system killed it as memory ran out, when it used {gib(peak)}",
             )
+        if self._silent_s[number] > SILENT_S:
+            return "died", f"it gave no sign of life for {SILENT_S:g} s"
         if code == 0:
             return "left", "its scheduler was gone, or sent it away"
         return "died", how
@@ -258,6 +268,15 @@ class Keeper:
             self._peaks[number] = max(self._peaks[number], most)
             if now > self._orders.limit_bytes and number not in self._killed:
                 self._killed.add(number)
+                child.process.kill()
+
+    def _watch_silence(self, now_s: float) -> None:
+        # Where the whole job stands still, as SLURM may have it do, that time is not the worker's.
+        ticked_s = min(now_s - self._tick_s, _LONGEST_TICK_S)
+        self._tick_s = now_s
+        for number, child in self._children.items():
+            self._silent_s[number] += ticked_s
+            if child.has_joined and self._silent_s[number] > SILENT_S:
                 child.process.kill()
 
 

@@ -18,6 +18,7 @@ SOON_S = 4.0
 """At SIGTERM, tasks that run may take so long to finish: SLURM kills what is left some seconds later."""
 _FETCHED_S = 2.0
 _LOOK_S = 0.05
+_SIGN_S = 1.0
 
 
 def own_host(interface: str | None) -> str:
@@ -94,7 +95,15 @@ async def work(
         loop.add_signal_handler(signal.SIGUSR1, leave.begin, None)
         loop.add_signal_handler(signal.SIGTERM, leave.begin, SOON_S)
         say(f"{JOINED} {worker.address}")
+        signs = asyncio.create_task(_give_signs_of_life(say))
         await worker.finished()  # type: ignore[no-untyped-call]
+        signs.cancel()
+
+
+async def _give_signs_of_life(say: Callable[[str], None]) -> None:
+    while True:
+        say("")
+        await asyncio.sleep(_SIGN_S)
 
 
 class _Leave:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.one_machine import OneMachine, one_machine
 from tests.faults.environment import one_prefect_server
+from tests.faults.trial import PLAN, uninterrupted
 
 _HERE = Path(__file__).parent
 
@@ -45,3 +46,15 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """Return the environment of commands that share one Prefect server, because its start is the longest wait."""
     with one_prefect_server(tmp_path_factory.mktemp("prefect")) as environment:
         yield environment
+
+
+@pytest.fixture(scope="session")
+def small_study() -> str:
+    """Return the text of the study that is planned on SLURM: three scenarios, soon judged."""
+    return PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 4.0")
+
+
+@pytest.fixture(scope="session")
+def quiet(small_study: str, prefect: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a quiet local run of that study."""
+    return uninterrupted("plan", small_study, tmp_path_factory.mktemp("quiet"), prefect, limit_s=550.0)

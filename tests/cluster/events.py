@@ -60,14 +60,15 @@ def set_down(slurm: OneMachine, node: str) -> None:
     slurm.says("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 
-def set_up(slurm: OneMachine, node: str) -> None:
-    """Have a node take jobs again, whatever was done to it."""
-    slurm.do("restore", node)
-    state = slurm.says("sinfo", "-h", "-n", node, "-p", "batch", "-o", "%t").strip()
-    if state.startswith(("down", "drain")):
-        with suppress(AssertionError):
-            slurm.says("scontrol", "update", f"nodename={node}", "state=resume")
-    wait_until(slurm.all_up, f"{node} takes jobs again")
+def set_up(slurm: OneMachine) -> None:
+    """Have all nodes take jobs again, whatever was done to them."""
+    for node in slurm.nodes:
+        slurm.do("restore", node)
+        state = slurm.says("sinfo", "-h", "-n", node, "-p", "batch", "-o", "%t").strip()
+        if state.startswith(("down", "drain")):
+            with suppress(AssertionError):
+                slurm.says("scontrol", "update", f"nodename={node}", "state=resume")
+    wait_until(slurm.all_up, "all nodes take jobs again")
 
 
 def requeue(slurm: OneMachine, job: str) -> bool:

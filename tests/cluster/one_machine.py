@@ -49,7 +49,8 @@ class OneMachine:
             "SLURM_DEV_PORT": str(_free_ports(1 + n_node)),
             "SLURM_DEV_NODES": str(n_node),
             "SLURM_DEV_CPUS": str(n_core),
-            "SLURM_DEV_GRACE": "3",
+            # SLURM looks whether a grace is over once in half a minute.
+            "SLURM_DEV_GRACE": "0",
             "SLURM_DEV_NODE_TIMEOUT": "10",
             "SLURM_CONF": str(folder / "slurm.conf"),
         }

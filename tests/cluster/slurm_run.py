@@ -51,7 +51,7 @@ class SlurmRun:
         self._study, self._site = write_study(folder, study), folder / "slurm.toml"
         self._site.write_text(site)
         self._mark = f"{_MARK}={folder}"
-        self._environment = {
+        self.environment = {
             **slurm.environment, **environment, _MARK: str(folder), "PYTHONPATH": str(REPOSITORY),
         }  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,7 +62,7 @@ class SlurmRun:
         with (self.folder / "printed").open("ab") as printed:
             self._process = subprocess.Popen(
                 arguments, stdout=printed, stderr=printed, stdin=subprocess.DEVNULL,
-                env=self._environment, cwd=self.folder,
+                env=self.environment, cwd=self.folder,
             )  # fmt: skip
 
     def submit(self) -> str:
@@ -73,7 +73,7 @@ class SlurmRun:
         ]  # fmt: skip
         done = subprocess.run(
             arguments, capture_output=True, text=True, timeout=300, check=False,
-            env=self._environment, cwd=self.folder,
+            env=self.environment, cwd=self.folder,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"\bjob (\d+)", done.stdout)

@@ -24,8 +24,7 @@ def jobs(slurm):
     yield submit
     for job in slurm.jobs():
         slurm.says("scancel", job.number)
-    for node in slurm.nodes:
-        set_up(slurm, node)
+    set_up(slurm)
     wait_until(lambda: slurm.jobs() == [], "all jobs are over")
 
 
@@ -91,13 +90,6 @@ def test_a_requeued_job_runs_again(slurm, jobs):
         lambda: "Restarts=1 " in slurm.says("scontrol", "show", "job", "-o", number), "it is started again"
     )
     wait_until(lambda: state(slurm, number) == "RUNNING", "it runs again")
-
-
-def test_a_lost_node_loses_its_job_and_comes_back(slurm, jobs):
-    number = jobs("--no-requeue")
-    slurm.do("lose", "dev1")
-    wait_until(lambda: state(slurm, number) == "OVER", "the controller notices")
-    set_up(slurm, "dev1")
 
 
 def test_a_node_that_is_set_down_stays_down(slurm, jobs):

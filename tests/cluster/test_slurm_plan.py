@@ -1,6 +1,9 @@
 """However the SLURM jobs of a run end, its result is that of a quiet local run, to the bit."""
 
+import os
 import random
+import re
+import signal
 import time
 
 import pytest
@@ -14,43 +17,31 @@ from tests.cluster.events import (
     stop_a_worker,
 )
 from tests.cluster.one_machine import wait_until
-from tests.cluster.slurm_run import SITE, SlurmRun
+from tests.cluster.slurm_run import SlurmRun
 from tests.faults.compare import damage, difference_of_plans
-from tests.faults.trial import PLAN, uninterrupted
 
-# Some ten seconds of dose, so that what is done to the jobs happens in its midst; three scenarios, soon judged.
-SMALL = PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 4.0")
-# Longer than a job of one minute.
-LONG = SMALL.replace("beamlet_mm = 10.0", "beamlet_mm = 4.0")
-
-DOSE = "dose: begins"
-SOLVE = "optimise: begins"
-
-
-@pytest.fixture(scope="module")
-def quiet(prefect, tmp_path_factory):
-    """Return the folder of a quiet local run."""
-    return uninterrupted("plan", SMALL, tmp_path_factory.mktemp("quiet"), prefect, limit_s=550.0)
+# Workers have joined and are about to get blocks of dose; tiles are in memory, and the solve begins.
+DOSE = r"INFO memory: at most"
+SOLVE = r"INFO tiles: .* resident"
+STOP_S = 10.0
 
 
 @pytest.fixture
-def plan(slurm, prefect, tmp_path):
-    """Return a function that starts the study on two worker jobs and returns the run as soon as both compute."""
+def plan(slurm, prefect, small_study, tmp_path):
+    """Return a function that starts the study on two worker jobs and returns the run as soon as they compute."""
     runs = []
 
-    def start(study=SMALL, site=SITE):
-        run = SlurmRun(slurm, tmp_path / "run", study, prefect, site)
-        runs.append(run)
+    def start():
+        runs.append(run := SlurmRun(slurm, tmp_path / "run", small_study, prefect))
         run.start()
+        wait_until(lambda: len(run.worker_jobs()) == 2, "two jobs run")
         run.reach(DOSE)
-        wait_until(lambda: len(run.workers()) >= 2, "two workers")
         return run
 
     yield start
     for run in runs:
         run.clear()
-    for node in slurm.nodes:
-        set_up(slurm, node)
+    set_up(slurm)
 
 
 def ends_as(run, expected):
@@ -61,78 +52,72 @@ def ends_as(run, expected):
     assert run.left_behind() == []
 
 
-def test_a_quiet_run_on_two_jobs_gives_what_a_local_one_gives(plan, quiet):
-    ends_as(plan(), quiet)
+def ends_of_jobs(run):
+    """Return how each job ended, by its number."""
+    return {str(line["job"]): line["how"] for line in run.usage()}
 
 
-def test_every_job_of_a_run_is_in_its_usage(plan, quiet):
+def numbers(jobs):
+    return {job.number for job in jobs}
+
+
+def test_a_job_that_is_cancelled_is_replaced_and_a_worker_that_is_killed_in_mid_solve_started_again(
+    plan, quiet
+):
     run = plan()
-    jobs = {job.number for job in run.worker_jobs()}
-    run.finish()
-    used = run.usage()
-    assert {line["job"] for line in used} == jobs
-    assert {line["cores"] for line in used} == {2}
-    assert all(line["begin"] < line["end"] for line in used)
-
-
-def test_a_job_that_is_cancelled_is_replaced(plan, quiet):
-    run = plan()
-    before = {job.number for job in run.worker_jobs()}
+    before = run.worker_jobs()
     assert cancel_a_job(run, random.Random(1))
-    wait_until(lambda: {job.number for job in run.worker_jobs()} - before, "a job that replaces it")
-    ends_as(run, quiet)
-
-
-def test_a_worker_that_is_killed_in_mid_solve_is_started_again(plan, quiet):
-    run = plan()
     run.reach(SOLVE)
     assert kill_a_worker(run, random.Random(2))
+    run.reach("workers with resident tiles were lost")
+    wait_until(lambda: numbers(run.worker_jobs()) - numbers(before), "a job that replaces the cancelled one")
     ends_as(run, quiet)
+    assert sorted(ends_of_jobs(run).values()) == ["cancelled", "completed", "completed"]
 
 
-def test_a_worker_that_stands_still_for_a_minute_does_no_harm(plan, quiet):
+def test_a_controller_that_is_restarted_and_a_worker_that_stands_still_do_no_harm(plan, quiet, slurm):
     run = plan()
+    jobs = numbers(run.worker_jobs())
+    slurm.do("restart-controller")
+    run.reach(SOLVE)
     go_on = stop_a_worker(run, random.Random(3))
     assert go_on is not None
-    time.sleep(60.0)  # that is the event
+    time.sleep(STOP_S)  # that is the event
+    assert run.stage() == "optimise"
     go_on()
     ends_as(run, quiet)
+    assert ends_of_jobs(run) == dict.fromkeys(jobs, "completed")
+    assert {line["cores"] for line in run.usage()} == {2}
+    assert all(line["begin"] < line["end"] for line in run.usage())
 
 
-def test_jobs_that_are_preempted_come_back(plan, quiet, slurm):
+def test_a_job_that_is_preempted_and_one_whose_node_is_set_down_are_replaced(plan, quiet, slurm):
     run = plan()
-    number = preempt_a_job(slurm, 10.0)
-    wait_until(
-        lambda: any(job.number == number for job in slurm.jobs(None, "RUNNING")), "the urgent job runs"
-    )
+    first, second = sorted(run.worker_jobs(), key=lambda job: job.node)
+    preempt_a_job(slurm, 1.0, first.node)
+    run.reach(f"worker job {first.number} on {first.node} was pre-empted; replacing it")
+    set_down(slurm, second.node)
     ends_as(run, quiet)
+    ends = ends_of_jobs(run)
+    assert (ends[first.number], ends[second.number]) == ("preempted", "lost")
 
 
-def test_a_node_that_vanishes_does_no_harm(plan, quiet, slurm):
+def test_a_node_that_vanishes_in_mid_solve_does_no_harm(plan, quiet, slurm):
     run = plan()
-    slurm.do("lose", run.worker_jobs()[0].node)
+    run.reach(SOLVE)
+    job = run.worker_jobs()[0]
+    slurm.do("lose", job.node)
+    run.reach("workers with resident tiles were lost")
     ends_as(run, quiet)
+    assert ends_of_jobs(run)[job.number] == "lost"
 
 
-def test_a_node_that_is_set_down_does_no_harm(plan, quiet, slurm):
+def test_jobs_outlive_a_scheduler_that_is_killed(plan, quiet):
     run = plan()
-    set_down(slurm, run.worker_jobs()[0].node)
+    jobs = numbers(run.worker_jobs())
+    for moment in (DOSE, SOLVE):
+        run.reach(moment)
+        os.kill(int(re.findall(r"INFO scheduler: pid (\d+)", run.log())[-1]), signal.SIGKILL)
     ends_as(run, quiet)
-
-
-def test_a_controller_that_is_away_for_a_while_does_no_harm(plan, quiet, slurm):
-    run = plan()
-    slurm.do("restart-controller")
-    ends_as(run, quiet)
-
-
-def test_jobs_of_one_minute_hand_over_to_others(plan, prefect, tmp_path):
-    expected = tmp_path / "expected"
-    expected.mkdir()
-    uninterrupted("plan", LONG, expected, prefect, limit_s=550.0)
-    run = plan(LONG, SITE.replace("00:30:00", "00:01:00"))
-    ends_as(run, expected)
-    used = run.usage()
-    assert len(used) > 2
-    assert "walltime" in {line["how"] for line in used}
-    assert "failed" not in {line["how"] for line in used}
+    assert run.log().count("INFO scheduler: pid") == 3
+    assert ends_of_jobs(run) == dict.fromkeys(jobs, "completed")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.open import Cluster, JobFiles
+from cluster.slurm import supervisor
 from cluster.slurm.cluster import clear_left_over
 from cluster.slurm.folder import OWNER
 from cluster.slurm.usage import read_usage
@@ -19,7 +20,7 @@ from engine.errors import ClusterError
 from tests.cluster.one_machine import OneMachine, wait_until
 
 pytestmark = [pytest.mark.site, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-SITE = 'cores = 1\nmemory_gib = 1.5\njobs = 2\nwalltime = "00:30:00"\n'
+SITE = "cores = 1\nmemory_gib = 1.5\njobs = 2\n"
 
 
 class Night:
@@ -44,6 +45,12 @@ def slurm_here(slurm: OneMachine, monkeypatch: pytest.MonkeyPatch) -> OneMachine
         if name.startswith("SLURM"):
             monkeypatch.setenv(name, value)
     return slurm
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the list of jobs looked at often."""
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.5)
 
 
 @pytest.fixture
@@ -86,6 +93,26 @@ def test_a_cancelled_job_comes_back_and_no_task_is_lost(nights, slurm_here, tmp_
     assert list(night.root.iterdir()) == []
 
 
+def test_jobs_of_one_minute_hand_over_to_others_and_no_task_is_begun_twice(nights, slurm_here, tmp_path):
+    begun = tmp_path / "begun"
+
+    def work(number):
+        import time
+
+        with begun.open("a") as stream:
+            stream.write(f"{number}\n")
+        time.sleep(0.5)
+        return number
+
+    night = begin(nights, slurm_here, tmp_path, 'walltime = "00:01:00"\n')
+    assert run_tasks(night.cluster.client(), work, range(260)) == list(range(260))
+    assert sorted(map(int, begun.read_text().split())) == list(range(260))
+    night.cluster.close()
+    ends = [line.how for line in read_usage(night.usage)]
+    assert ends.count("walltime") >= 2
+    assert set(ends) == {"walltime", "completed"}
+
+
 def test_a_controller_that_is_away_costs_no_job_and_brings_none_too_many(nights, slurm_here, tmp_path):
     night = begin(nights, slurm_here, tmp_path)
     wait_until(lambda: len(night.jobs("RUNNING")) == 2, "two jobs run")
@@ -101,7 +128,9 @@ def test_a_controller_that_is_away_costs_no_job_and_brings_none_too_many(nights,
     assert len(night.jobs("RUNNING", "PENDING")) == 2
 
 
-def test_jobs_that_cannot_start_a_worker_end_the_cluster_with_their_last_words(nights, slurm_here, tmp_path):
+def test_jobs_that_cannot_start_a_worker_end_the_cluster_with_their_last_words(
+    nights, slurm_here, often, tmp_path
+):
     night = begin(nights, slurm_here, tmp_path, 'setup = ["echo no such module >&2; exit 3"]\n')
     with pytest.raises(ClusterError, match=r"worker jobs in a row ended .*\(failed\).* no such module"):
         night.cluster.client()
@@ -113,7 +142,7 @@ def test_a_partition_that_does_not_exist_is_told_at_once(nights, slurm_here, tmp
         night.cluster.client()
 
 
-def test_jobs_that_have_to_wait_are_waited_for_and_the_reason_is_told(nights, slurm_here, tmp_path):
+def test_jobs_that_have_to_wait_are_waited_for_and_the_reason_is_told(nights, slurm_here, often, tmp_path):
     blockers = [
         slurm_here.submit("--exclusive", "--nodes=1", "--mem=100M", "--wrap=exec sleep 600")
         for _ in slurm_here.nodes

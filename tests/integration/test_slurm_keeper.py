@@ -60,11 +60,15 @@ class Site:
         write_scheduler(self.folder, address)
         self.client = Client(address, security=self.scheduler.security(), timeout=60)
 
-    def start_keeper(self, job: str) -> subprocess.Popen[bytes]:
+    def start_keeper(self, job: str, silent_s: float = 300.0) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "SLURM_JOB_ID": job, "PYTHONPATH": os.pathsep.join(sys.path)}
         environment.pop("SLURM_STEP_ID", None)
+        program = (
+            f"import sys; from cluster.slurm import keeper; keeper.SILENT_S = {silent_s};"
+            "sys.exit(keeper.main(sys.argv[1]))"
+        )
         self.keepers[job] = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.slurm.keeper", str(self.folder)], env=environment
+            [sys.executable, "-P", "-c", program, str(self.folder)], env=environment
         )
         self.client.wait_for_workers(len(self.keepers), timeout=LIMIT_S)
         wait_for(lambda: (found := read_job(self.folder, job)) and found[0].workers)
@@ -110,6 +114,15 @@ def test_a_worker_that_is_killed_is_started_again_and_its_end_noted(site):
     (end,) = site.ends()
     assert (end.address, end.cause) == (address, "died")
     assert "SIGKILL" in end.words
+
+
+def test_a_worker_that_stands_still_for_too_long_is_killed_and_started_again(site):
+    site.start_keeper("14", silent_s=5.0)
+    (pid,) = site.client.run(os.getpid).values()
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: len(read_job(site.folder, "14")[0].workers) == 2)
+    (end,) = site.ends()
+    assert (end.cause, end.words) == ("died", "it gave no sign of life for 5 s")
 
 
 def test_a_worker_that_uses_more_than_its_share_is_killed_and_the_figures_noted(site):
