@@ -270,6 +270,9 @@ class Supervisor:
             for number, named_s in list(self._named.items()):
                 if now_s - named_s > _LISTED_S:
                     del self._named[number]
+                    self._count_early(
+                        f"job {number} (sbatch has named it, and squeue does not list it)", number, now_s
+                    )
 
     def _end(self, seen: _Seen, now_s: float, how: How | None = None) -> None:
         """Take in the end of a job: count what it used, say what is worth saying, and see whether it was too early."""
@@ -287,25 +290,40 @@ class Supervisor:
             return
         if note is not None and note[0].workers:
             self._n_early = 0
-        elif job.state in ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL"):
-            self._count_early(job, now_s)
+        elif job.state in ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL", "TIMEOUT"):
+            self._count_early(f"job {job.id}{_on(job)} ({_state(job)})", job.id, now_s)
         if how != "walltime" or job.state == "TIMEOUT":
             what = "is not known to SLURM any more" if how == "lost" else _state(job)
-            self._say(f"worker job {job.id}{f' on {job.host}' if job.host else ''} {what}; replacing it")
+            self._say(f"worker job {job.id}{_on(job)} {what}; replacing it")
 
     def _append(self, job: Job, now_s: float, how: How | None) -> None:
         line = used(job, now_s, how)
         if line is not None:
             append_usage(self._folder / USAGE, [line])
 
-    def _count_early(self, job: Job, now_s: float) -> None:
+    def _count_early(self, which: str, number: str, now_s: float) -> None:
+        """Count a job that ended before it was of any use, and give up after some in a row, if no other job works."""
         self._n_early += 1
-        self._not_before_s = now_s + LOOK_S * 2.0**self._n_early
-        if self._n_early >= _MAX_EARLY_ENDS:
-            self._failure = ClusterError(
-                f"{self._n_early} worker jobs in a row ended before a worker could start; the last one was job {job.id}"
-                f"{f' on {job.host}' if job.host else ''} ({_state(job)}){self._last_words(job.id)}"
-            )
+        self._not_before_s = now_s + min(LOOK_S * 2.0**self._n_early, _LONGEST_LOOK_S)
+        if self._n_early < _MAX_EARLY_ENDS:
+            return
+        words = (
+            f"{self._n_early} worker jobs in a row ended before a worker could start; the last one was {which}"
+            f"{self._last_words(number)}"
+        )
+        if self._some_work():
+            # It may be one node that is at fault, and takes every job that others end on.
+            self._tell("early ends", f"{words}; trying again every minute, as others work", now_s)
+        else:
+            self._failure = ClusterError(words)
+
+    def _some_work(self) -> bool:
+        """Return whether a worker has joined from a job that runs."""
+        running = [
+            seen.job.id for seen in self._seen.values() if seen.over_s is None and not seen.job.is_pending
+        ]
+        notes = (read_job(self._folder, number) for number in running)
+        return any(note is not None and note[0].workers for note in notes)
 
     def _last_words(self, number: str) -> str:
         file = log_file(self._site, self._folder, number)
@@ -416,3 +434,8 @@ def _state(job: Job) -> str:
         "OUT_OF_MEMORY": "ran out of memory",
         "DEADLINE": "reached its deadline",
     }.get(job.state, f"has state {job.state}")
+
+
+def _on(job: Job) -> str:
+    """Return where a job ran, for people."""
+    return f" on {job.host}" if job.host else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.ends import WorkerEnd
+from cluster.slurm import supervisor
 from cluster.slurm.commands import Job
 from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_end, write_job
 from cluster.slurm.site import SlurmSite
@@ -196,6 +197,41 @@ def test_jobs_that_fail_at_once_again_and_again_end_the_cluster_with_their_last_
         night.supervisor.expects_workers()
     night.look(after_s=1000.0)
     assert night.slurm.live() == []
+
+
+def test_jobs_that_end_at_once_are_no_end_as_long_as_another_one_works(night):
+    for number in range(3, 12):
+        night.slurm.change(str(number - 1), state="FAILED")
+        if number == 3:
+            (night.folder / "jobs" / "2.json").unlink()
+        night.look(after_s=200.0)
+        night.look(after_s=200.0)
+        assert night.slurm.live() == ["1", str(number)]
+        night.slurm.begin(str(number))
+    assert night.supervisor.failure() is None
+    assert len([text for text in night.said if "as others work" in text]) > 0
+
+
+def test_jobs_that_reach_their_walltime_before_a_worker_starts_end_the_cluster(tmp_path):
+    night = Night(tmp_path, jobs=1)
+    for number in range(1, 6):
+        night.look(after_s=200.0)
+        night.slurm.begin(str(number))
+        night.slurm.change(str(number), state="TIMEOUT")
+    night.look()
+    with pytest.raises(ClusterError, match="before a worker could start"):
+        night.supervisor.expects_workers()
+
+
+def test_jobs_that_are_accepted_and_never_listed_end_the_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "_LISTED_S", -DAY_S)
+    night = Night(tmp_path, jobs=1)
+    monkeypatch.setattr(night.slurm, "listing", list)
+    for _ in range(12):
+        night.look(after_s=200.0)
+    with pytest.raises(ClusterError, match=r"job 5 \(sbatch has named it, and squeue does not list it\)"):
+        night.supervisor.expects_workers()
+    assert len(night.slurm.jobs) == 5
 
 
 def test_jobs_whose_workers_joined_may_fail_as_often_as_they_like(tmp_path):
