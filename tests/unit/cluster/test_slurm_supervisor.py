@@ -1,5 +1,6 @@
 """The supervisor of worker jobs, with a SLURM that is a few lines of Python; its looks are called one by one."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.usage import USAGE, read_usage
-from engine.errors import ClusterError, NoSlurmError, SlurmAwayError
+from engine.errors import ClusterError, NoSlurmError, SchedulerLostError, SlurmAwayError
 
 DAY_S = 86400.0
 
@@ -62,6 +63,7 @@ class Night:
     def __init__(self, folder: Path, **keys: object) -> None:
         self.folder, self.slurm, self.said = folder, Slurm(), list[str]()
         make_folders(folder)
+        (folder / "worker.sh").touch()
         self.site = SlurmSite(cores=4, memory_gib=8.0, **{"jobs": 2, "walltime": "1-00", **keys})
         self.supervisor = Supervisor(self.site, folder, folder / "worker.sh", self.slurm, self.said.append)
         self.now_s = time.time()
@@ -179,6 +181,39 @@ def test_a_limit_of_submissions_is_no_end_where_jobs_run_already(night):
     night.slurm.error = None
     night.look(after_s=61.0)
     assert night.slurm.live() == ["2", "3"]
+
+
+def test_a_limit_of_submissions_that_is_met_by_the_second_job_is_no_end(tmp_path, monkeypatch):
+    night = Night(tmp_path)
+    submit = night.slurm.submit
+
+    def one_only(script: Path) -> str | None:
+        night.slurm.error = ClusterError("sbatch failed: limit") if night.slurm.jobs else None
+        return submit(script)
+
+    monkeypatch.setattr(night.slurm, "submit", one_only)
+    night.look()
+    assert night.supervisor.failure() is None
+    assert night.slurm.live() == ["1"]
+
+
+def test_a_queue_that_is_full_with_jobs_of_others_is_waited_for(tmp_path):
+    night = Night(tmp_path)
+    night.slurm.error = ClusterError("sbatch failed: error: AssocMaxSubmitJobLimit")
+    night.look()
+    assert night.supervisor.failure() is None
+    night.slurm.error = None
+    night.look(after_s=61.0)
+    assert night.slurm.live() == ["1", "2"]
+
+
+def test_a_run_whose_folder_was_cleared_away_goes_on_with_another_one(night):
+    shutil.rmtree(night.folder)
+    night.slurm.change("1", state="CANCELLED")
+    night.look()
+    assert isinstance(night.supervisor.failure(), SchedulerLostError)
+    night.supervisor.close()
+    assert night.slurm.live() == []
 
 
 def test_jobs_that_fail_at_once_again_and_again_end_the_cluster_with_their_last_words(tmp_path):
@@ -300,6 +335,15 @@ def test_without_a_note_the_state_of_the_job_says_why_its_worker_ended(night, st
     night.look()
     end = night.supervisor.why("tls://node1:1")
     assert (end.cause, end.words) == (cause, words)
+
+
+def test_a_job_that_was_taken_for_lost_and_came_back_is_cancelled_at_the_end(night):
+    lost = night.slurm.jobs.pop("1")
+    night.look()
+    night.look()
+    night.slurm.jobs["1"] = lost
+    night.supervisor.close()
+    assert night.slurm.live() == []
 
 
 def test_all_jobs_are_cancelled_and_counted_at_the_end(night):
