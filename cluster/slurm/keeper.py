@@ -33,7 +33,7 @@ from cluster.slurm.notes import (
 )
 from cluster.slurm.surroundings import OomCount, can_connect, prepare_scratch, used_bytes
 from cluster.slurm.worker import own_host
-from engine.errors import ClusterError
+from engine.errors import ClusterError, reason_and_remedy
 
 CERTIFICATE = "certificate.pem"
 MAX_EARLY_DEATHS = 5
@@ -292,9 +292,12 @@ def main(folder: str) -> int:
             file=sys.stderr,
         )
         return 1
-    prepare_scratch(orders.scratch)
     try:
+        prepare_scratch(orders.scratch)
         host = own_host(orders.interface)
+    except OSError as error:
+        print(f"nightbeam: {socket.gethostname()}: no scratch folder: {reason_and_remedy(error)}", file=sys.stderr)
+        return 1
     except ClusterError as error:
         print(f"nightbeam: {error}", file=sys.stderr)
         return 1
