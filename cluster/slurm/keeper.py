@@ -296,7 +296,10 @@ def main(folder: str) -> int:
         prepare_scratch(orders.scratch)
         host = own_host(orders.interface)
     except OSError as error:
-        print(f"nightbeam: {socket.gethostname()}: no scratch folder: {reason_and_remedy(error)}", file=sys.stderr)
+        print(
+            f"nightbeam: {socket.gethostname()}: no scratch folder: {reason_and_remedy(error)}",
+            file=sys.stderr,
+        )
         return 1
     except ClusterError as error:
         print(f"nightbeam: {error}", file=sys.stderr)
