@@ -124,10 +124,16 @@ class SlurmJobs:
         SlurmAwayError
             If squeue fails: an empty list would mean that all jobs are lost.
         """
-        # Whoever has the same name has the same owner: names of jobs hold a random number.
         try:
             text = run_slurm(
-                ["squeue", "--noheader", "--states=all", f"--name={self._name}", f"--format={_FORMAT}"]
+                [
+                    "squeue",
+                    "--me",
+                    "--noheader",
+                    "--states=all",
+                    f"--name={self._name}",
+                    f"--format={_FORMAT}",
+                ]
             )
         except (SlurmAwayError, NoSlurmError):
             raise
@@ -198,6 +204,9 @@ def run_slurm(command: Sequence[str]) -> str:
         raise NoSlurmError(
             f"there is no command {what} on this machine; give the command on a login node of the SLURM cluster"
         ) from None
+    except OSError as error:
+        # No process to be had, or no memory for one.
+        raise SlurmAwayError(f"{what} cannot be started now ({error.strerror or error})") from error
     except subprocess.TimeoutExpired:
         raise SlurmAwayError(f"{what} did not answer within {_LIMIT_S:g} s") from None
     if done.returncode != 0:

@@ -18,7 +18,7 @@ from typing import Any
 from cluster.slurm.commands import Job, SlurmJobs, run_slurm
 from cluster.slurm.script import JOB_NAME
 from cluster.slurm.site import SlurmSite, walltime_s
-from engine.errors import ClusterError
+from engine.errors import ClusterError, SlurmAwayError
 
 _WARNING_S = 120
 """How long before its walltime ends the job is told."""
@@ -82,7 +82,13 @@ class ControllingJob:
             If SLURM refuses it, or does not answer.
         """
         dependency = [] if after is None else [f"--dependency=afterany:{after}"]
-        said = run_slurm(["sbatch", "--parsable", *dependency, str(self.script)]).strip().splitlines()
+        try:
+            said = run_slurm(["sbatch", "--parsable", *dependency, str(self.script)]).strip().splitlines()
+        except SlurmAwayError as error:
+            raise SlurmAwayError(
+                f"{error}; the job may be in the queue nevertheless: look with `squeue --me --name={name}`, and end it "
+                "with scancel before you try again"
+            ) from error
         number = said[-1].partition(";")[0].strip() if said else ""
         if not number.isdigit():
             raise ClusterError(

@@ -66,7 +66,7 @@ def left_over(root: Path) -> list[Path]:
     """Return the folders whose owner is gone."""
     if not root.is_dir():
         return []
-    folders = [path for path in root.iterdir() if (path / OWNER).is_file()]
+    folders = list(root.iterdir())
     if not folders:
         return []
     with tempfile.TemporaryFile(dir=root) as stream:
@@ -91,6 +91,7 @@ def _is_ownerless(folder: Path, now_s: float) -> bool:
             return bool(silence_s > SILENCE_S)
         return bool(_started(int(owner["pid"])) != owner["started"])
     except (OSError, ValueError, KeyError):
+        # It has no owner yet, or is that of another user of the same store.
         return False
 
 

@@ -7,6 +7,7 @@ for it. The job ends when the scheduler cannot be reached for a minute.
 """
 
 import logging
+import math
 import os
 import random
 import selectors
@@ -32,7 +33,7 @@ from cluster.slurm.notes import (
 )
 from cluster.slurm.surroundings import OomCount, can_connect, prepare_scratch, used_bytes
 from cluster.slurm.worker import own_host
-from engine.errors import ClusterError
+from engine.errors import ClusterError, reason_and_remedy
 
 CERTIFICATE = "certificate.pem"
 MAX_EARLY_DEATHS = 5
@@ -107,7 +108,7 @@ class Keeper:
 
     def run(self) -> int:
         """Keep workers until the job has to end; returns its exit status."""
-        write_job(self._folder, self._note)
+        self._write_note()
         try:
             while True:
                 self._tick()
@@ -120,7 +121,9 @@ class Keeper:
 
     def _tick(self) -> None:
         now_s = time.monotonic()
-        if self._told and not self._note.leaving:
+        if self._told:
+            # Also where it is leaving already, and would take more time.
+            self._told = False
             self._leave("its job was asked to end", _SOON_KILL_S, signal.SIGTERM)
         if now_s > self._touch_s:
             self._touch_s = now_s + _TOUCH_S
@@ -149,31 +152,38 @@ class Keeper:
         address = read_scheduler(self._folder)
         if address is not None and can_connect(address):
             self._lost_s = None
+            if address != self._scheduler:
+                # Workers that have not joined a scheduler which is gone would try for ever.
+                self._kill_unjoined()
             self._scheduler = address
             for number in range(1, self._orders.n_process + 1):
                 if number not in self._children:
                     self._start(number)
-        elif not self._children:
-            # Workers see for themselves whether their scheduler is there, and end when it is not.
+        elif not any(child.has_joined for child in self._children.values()):
+            # Workers that have joined see for themselves whether their scheduler is there, and end when it is not.
             self._lost_s = self._lost_s or now_s
             if now_s - self._lost_s > UNREACHABLE_S:
                 self._fail(
                     f"the scheduler ({address or 'of a run that is over'}) cannot be reached from {self._note.host}"
                 )
 
+    def _kill_unjoined(self) -> None:
+        for child in self._children.values():
+            if not child.has_joined:
+                child.process.kill()
+
     def _leave(self, why: str, patience_s: float, ask: signal.Signals, note: str = "told") -> None:
         self._note = JobNote(**{**vars(self._note), "leaving": note})
-        self._kill_s = time.monotonic() + patience_s
+        self._kill_s = min(self._kill_s or math.inf, time.monotonic() + patience_s)
+        self._kill_unjoined()
         for child in self._children.values():
             if child.has_joined:
                 child.process.send_signal(ask)
                 if ask == signal.SIGTERM:
                     # Now, as SLURM may kill this process in a moment.
                     self._note_end(child, WorkerEnd(child.address or "", "left", why))
-            else:
-                child.process.kill()
         self._why_left = why
-        write_job(self._folder, self._note)
+        self._write_note()
 
     def _fail(self, words: str) -> None:
         self._failure = words
@@ -204,7 +214,7 @@ class Keeper:
         if child.has_joined and not joined_before:
             self._early_deaths.pop(number, None)
             self._note = JobNote(**{**vars(self._note), "workers": [*self._note.workers, child.address]})
-            write_job(self._folder, self._note)
+            self._write_note()
             print(f"{child.role}: {child.address}", flush=True)
 
     def _end_of(self, number: int) -> None:
@@ -253,6 +263,13 @@ class Keeper:
             return "left", "its scheduler was gone, or sent it away"
         return "died", how
 
+    def _write_note(self) -> None:
+        try:
+            write_job(self._folder, self._note)
+        except OSError as error:
+            # Workers that compute are worth more than a note.
+            print(f"job {self._job} cannot be noted ({error})", file=sys.stderr, flush=True)
+
     def _note_end(self, child: Child, end: WorkerEnd) -> None:
         if end.address in self._noted:
             return
@@ -294,9 +311,15 @@ def main(folder: str) -> int:
             file=sys.stderr,
         )
         return 1
-    prepare_scratch(orders.scratch)
     try:
+        prepare_scratch(orders.scratch)
         host = own_host(orders.interface)
+    except OSError as error:
+        print(
+            f"nightbeam: {socket.gethostname()}: no scratch folder: {reason_and_remedy(error)}",
+            file=sys.stderr,
+        )
+        return 1
     except ClusterError as error:
         print(f"nightbeam: {error}", file=sys.stderr)
         return 1

@@ -145,7 +145,7 @@ def ask_to_leave(folder: Path, job: str) -> None:
 
 def is_asked_to_leave(folder: Path, job: str) -> bool:
     """Return whether a keeper was asked to leave."""
-    return (folder / LEAVE / f"{job}.json").exists()
+    return _read(folder / LEAVE / f"{job}.json") is not None
 
 
 def make_folders(folder: Path) -> None:

@@ -28,6 +28,11 @@ def log_file(site: SlurmSite, folder: Path, job: str) -> Path:
     return log_folder(site, folder) / f"{job_name(folder)}-{job}.log"
 
 
+def log_pattern(site: SlurmSite, folder: Path, number: str) -> str:
+    """Return the same as SLURM wants it, with what it puts the number in the place of, such as ``%j``."""
+    return f"{log_folder(site, folder)}/{job_name(folder)}-".replace("%", "%%") + f"{number}.log"
+
+
 def directives(site: SlurmSite, folder: Path) -> list[str]:
     """Return what is asked of SLURM for a worker job, as options of sbatch."""
     asked = [
@@ -40,7 +45,7 @@ def directives(site: SlurmSite, folder: Path) -> list[str]:
         "--ntasks=1",
         f"--cpus-per-task={site.cores}",
         f"--mem={round(site.memory_gib * 1024)}M",
-        f"--output={log_file(site, folder, '%j')}",
+        f"--output={shlex.quote(log_pattern(site, folder, '%j'))}",
         # A job that ends is replaced by another one at once; one that SLURM starts again waits first.
         "--no-requeue",
     ]

@@ -31,7 +31,20 @@ _KEY_OF_OPTION = {
     "--mem": "memory_gib", "--mem-per-cpu": "memory_gib",
     "--output": "logs", "-o": "logs", "--error": "logs", "-e": "logs",
 }  # fmt: skip
-_OURS = ("--job-name", "-J", "--ntasks", "-n", "--nodes", "-N", "--array", "-a", "--requeue", "--no-requeue")
+_OURS = (
+    "--job-name",
+    "-J",
+    "--ntasks",
+    "-n",
+    "--nodes",
+    "-N",
+    "--array",
+    "-a",
+    "--requeue",
+    "--no-requeue",
+    "--clusters",
+    "-M",
+)
 
 
 def walltime_s(text: str) -> int:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from cluster.slurm.commands import Job, outside_of_job, run_slurm
-from cluster.slurm.script import job_name, log_folder
+from cluster.slurm.script import job_name, log_pattern
 from cluster.slurm.site import SlurmSite
 from engine.errors import ClusterError, SlurmAwayError
 
 _ROOM_S = 10.0
 """How long srun may wait for room in the allocation: it would wait for ever."""
+_LEAVING_S = 300.0
+"""How long workers of a run that was killed may be in the way."""
 _LOOK_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS = 400
@@ -66,6 +68,7 @@ class StepJobs:
         self._job, self._site, self._folder = job, site, folder
         self._steps: dict[str, _Step] = {}
         self._n_started = 0
+        self._first_s = 0.0
         self._lock = threading.Lock()
 
     def submit(self, script: Path) -> str:
@@ -76,6 +79,7 @@ class StepJobs:
         ClusterError
             If there is no room for it in the allocation, or srun fails.
         """
+        self._first_s = self._first_s or time.monotonic()
         self._n_started += 1
         name = f"{job_name(self._folder)}-{self._n_started}"
         words = (self._folder / f"srun-{self._n_started}.log").open("w+b")
@@ -94,7 +98,13 @@ class StepJobs:
         limit_s = time.monotonic() + _ROOM_S
         while time.monotonic() < limit_s and srun.poll() is None:
             time.sleep(_LOOK_S)
-            found = self._find(name)
+            try:
+                found = self._find(name)
+            except ClusterError:
+                # Nobody would know of this step.
+                _end(srun)
+                words.close()
+                raise
             if found is not None:
                 number, host = found
                 with self._lock:
@@ -110,8 +120,9 @@ class StepJobs:
             f"job {self._job} has no room for another worker of {self._site.cores} cores and "
             f"{self._site.memory_gib:g} GiB; have fewer jobs in the SLURM file, or a larger allocation"
         )
-        # Workers of a run that was killed may be leaving: the first ones are waited for.
-        raise ClusterError(no_room) if self._steps else SlurmAwayError(no_room)
+        # Workers of a run that was killed may be leaving: the first ones are waited for, as long as that takes.
+        may_wait = not self._steps and time.monotonic() < self._first_s + _LEAVING_S
+        raise SlurmAwayError(no_room) if may_wait else ClusterError(no_room)
 
     def listing(self) -> list[Job]:
         """Return all steps that were started, with those that ended."""
@@ -138,11 +149,10 @@ class StepJobs:
 
     def _options(self, name: str) -> list[str]:
         site = self._site
-        log = str(log_folder(site, self._folder)).replace("%", "%%")
         return [
             "srun", f"--jobid={self._job}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={site.cores}",
             f"--mem={round(site.memory_gib * 1024)}M", "--exact", f"--job-name={name}",
-            f"--output={log}/{job_name(self._folder)}-%J.log",
+            f"--output={log_pattern(site, self._folder, '%J')}",
         ]  # fmt: skip
 
     def _find(self, name: str) -> tuple[str, str] | None:

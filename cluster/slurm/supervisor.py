@@ -5,8 +5,10 @@ replaced; one whose walltime comes near is replaced before. Jobs that end at onc
 their last words. SLURM may be away for a while: nothing is concluded from that.
 """
 
+import errno
 import logging
 import math
+import re
 import statistics
 import threading
 import time
@@ -22,7 +24,7 @@ from cluster.slurm.notes import ask_to_leave, read_ends, read_job, read_jobs
 from cluster.slurm.script import log_file
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.usage import USAGE, How, append_usage, used
-from engine.errors import ClusterError, SlurmAwayError, reason_and_remedy
+from engine.errors import ClusterError, SchedulerLostError, SlurmAwayError, reason_and_remedy
 
 LOOK_S = 3.0
 """Between two looks at the list of jobs, while SLURM answers."""
@@ -39,6 +41,7 @@ _TASKS_PER_THREAD = 2
 _READ_S = 0.5
 _END_S = 15.0
 _LAST_WORDS = 600
+_QUEUE_FULL = re.compile(r"MaxSubmit\w*Limit")
 _LOG = logging.getLogger("nightbeam")
 
 
@@ -167,8 +170,10 @@ class Supervisor:
         pause_s = 0.1
         while True:
             try:
-                self._note(self._jobs.listing())
-                live = [number for number, seen in self._seen.items() if seen.over_s is None]
+                listing = self._jobs.listing()
+                self._note(listing)
+                # All that is in the list, also what was taken for lost and has come back.
+                live = [job.id for job in listing if not job.is_over]
                 late = [number for number in self._named if number not in self._seen]
                 begun = [number for number in live if not self._seen[number].by_us]
                 for number in begun:
@@ -200,8 +205,9 @@ class Supervisor:
                     f"worker jobs cannot be looked after any more: {reason_and_remedy(error)}"
                 )
             except Exception as error:
+                # Not raised: workers go on with what they do, and need an owner that is seen to be alive.
                 self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error!r})")
-                raise
+                _LOG.exception("worker jobs cannot be looked after any more")
             self._ended.wait(self._away_s)
         while not self._ended.wait(LOOK_S):
             beat(self._folder)
@@ -223,6 +229,11 @@ class Supervisor:
         if self._is_away:
             self._say("SLURM answers again")
         self._is_away, self._away_s = False, LOOK_S
+        if self._failure is None and _is_gone(self._script):
+            self._failure = SchedulerLostError(
+                f"the folder {self._folder} of this run is gone: another run found this one silent for minutes "
+                "and cleared it away with its jobs"
+            )
         if self._failure is not None:
             return
         staying = [
@@ -270,6 +281,9 @@ class Supervisor:
             for number, named_s in list(self._named.items()):
                 if now_s - named_s > _LISTED_S:
                     del self._named[number]
+                    self._count_early(
+                        f"job {number} (sbatch has named it, and squeue does not list it)", number, now_s
+                    )
 
     def _end(self, seen: _Seen, now_s: float, how: How | None = None) -> None:
         """Take in the end of a job: count what it used, say what is worth saying, and see whether it was too early."""
@@ -287,25 +301,43 @@ class Supervisor:
             return
         if note is not None and note[0].workers:
             self._n_early = 0
-        elif job.state in ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL"):
-            self._count_early(job, now_s)
+        elif job.state in ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL", "TIMEOUT"):
+            self._count_early(f"job {job.id}{_on(job)} ({_state(job)})", job.id, now_s)
         if how != "walltime" or job.state == "TIMEOUT":
             what = "is not known to SLURM any more" if how == "lost" else _state(job)
-            self._say(f"worker job {job.id}{f' on {job.host}' if job.host else ''} {what}; replacing it")
+            self._say(f"worker job {job.id}{_on(job)} {what}; replacing it")
 
     def _append(self, job: Job, now_s: float, how: How | None) -> None:
         line = used(job, now_s, how)
         if line is not None:
-            append_usage(self._folder / USAGE, [line])
+            try:
+                append_usage(self._folder / USAGE, [line])
+            except OSError as error:
+                _LOG.warning("what job %s used cannot be noted: %s", job.id, error)
 
-    def _count_early(self, job: Job, now_s: float) -> None:
+    def _count_early(self, which: str, number: str, now_s: float) -> None:
+        """Count a job that ended before it was of any use, and give up after some in a row, if no other job works."""
         self._n_early += 1
-        self._not_before_s = now_s + LOOK_S * 2.0**self._n_early
-        if self._n_early >= _MAX_EARLY_ENDS:
-            self._failure = ClusterError(
-                f"{self._n_early} worker jobs in a row ended before a worker could start; the last one was job {job.id}"
-                f"{f' on {job.host}' if job.host else ''} ({_state(job)}){self._last_words(job.id)}"
-            )
+        self._not_before_s = now_s + min(LOOK_S * 2.0**self._n_early, _LONGEST_LOOK_S)
+        if self._n_early < _MAX_EARLY_ENDS:
+            return
+        words = (
+            f"{self._n_early} worker jobs in a row ended before a worker could start; the last one was {which}"
+            f"{self._last_words(number)}"
+        )
+        if self._some_work():
+            # It may be one node that is at fault, and takes every job that others end on.
+            self._tell("early ends", f"{words}; trying again every minute, as others work", now_s)
+        else:
+            self._failure = ClusterError(words)
+
+    def _some_work(self) -> bool:
+        """Return whether a worker has joined from a job that runs."""
+        running = [
+            seen.job.id for seen in self._seen.values() if seen.over_s is None and not seen.job.is_pending
+        ]
+        notes = (read_job(self._folder, number) for number in running)
+        return any(note is not None and note[0].workers for note in notes)
 
     def _last_words(self, number: str) -> str:
         file = log_file(self._site, self._folder, number)
@@ -338,6 +370,10 @@ class Supervisor:
         if now_s < self._not_before_s or self._look_first:
             return
         for _ in range(n_job):
+            if self._ended.is_set():
+                return
+            # A busy sbatch takes its time, and a silent owner loses its folder to the next run.
+            beat(self._folder)
             try:
                 number = self._jobs.submit(self._script)
             except SlurmAwayError as error:
@@ -356,7 +392,8 @@ class Supervisor:
 
     def _refused(self, error: ClusterError, now_s: float) -> None:
         """Fail where SLURM never took any job; where it did, it is a limit, and there may be room later."""
-        if not self._seen:
+        # Jobs of other runs may fill the user's share of the queue.
+        if not self._seen and not self._named and not _QUEUE_FULL.search(str(error)):
             self._failure = ClusterError(
                 f"SLURM does not take the worker jobs: {error}; see `nightbeam cluster show`"
             )
@@ -416,3 +453,17 @@ def _state(job: Job) -> str:
         "OUT_OF_MEMORY": "ran out of memory",
         "DEADLINE": "reached its deadline",
     }.get(job.state, f"has state {job.state}")
+
+
+def _on(job: Job) -> str:
+    """Return where a job ran, for people."""
+    return f" on {job.host}" if job.host else ""
+
+
+def _is_gone(file: Path) -> bool:
+    """Return whether a file is surely not there any more; a file server that is away is no proof."""
+    try:
+        file.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ESTALE)
+    return False

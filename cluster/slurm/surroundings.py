@@ -1,12 +1,15 @@
 """What a keeper sees of its node: memory of processes, kills by the kernel, the scheduler, the scratch folder."""
 
 import os
-import platform
 import re
 import socket
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from cluster.seen import processor
+from engine.errors import ClusterError
 
 _CONNECT_S = 5.0
 
@@ -70,22 +73,32 @@ def prepare_scratch(scratch: str | None) -> None:
     """Have temporary files and compiled code go to a folder of the node.
 
     Compiled code is for one type of processor; nodes may share the folder and differ.
+
+    Raises
+    ------
+    ClusterError
+        If others may write where compiled code would go.
     """
     if scratch is None:
         return
     folder = Path(os.path.expandvars(scratch)).expanduser()
-    cache = folder / f"nightbeam-{os.getuid()}" / processor()
-    cache.mkdir(parents=True, exist_ok=True)
+    own = folder / f"nightbeam-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    own.mkdir(mode=0o700, exist_ok=True)
+    seen = own.lstat()
+    # Compiled code is run as it is found, and anybody may have made the folder before us.
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o022:
+        raise ClusterError(
+            f"{socket.gethostname()}: {own} is not this user's alone (owner {seen.st_uid}, mode "
+            f"{stat.S_IMODE(seen.st_mode):o}); remove it, or name another folder as scratch in the SLURM file"
+        )
+    cache = own / _path_part(processor())
+    cache.mkdir(exist_ok=True)
     # The kernels' own folder for each state of their sources goes below; NUMBA_CACHE_DIR would be one for all states.
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
 
 
-def processor() -> str:
-    """Return a name for this type of processor that can be part of a path."""
-    with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return re.sub(r"[^\w.]+", "-", found[1].strip())
-    return platform.machine()
+def _path_part(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ def used(job: Job, now_s: float, how: How | None = None) -> Used | None:
 
 
 def append_usage(file: Path, lines: Iterable[Used]) -> None:
-    """Add lines to a file; each is whole, whatever happens."""
+    """Add lines to a file; several processes may do so at the same time."""
     text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
     if text:
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -77,7 +78,11 @@ def append_usage(file: Path, lines: Iterable[Used]) -> None:
 
 
 def read_usage(file: Path) -> list[Used]:
-    """Return the lines of a file; none if there is no such file."""
+    """Return the lines of a file, but for those that were torn by a full disk; none if there is no such file."""
     if not file.exists():
         return []
-    return [Used(**json.loads(line)) for line in file.read_text().splitlines()]
+    lines = []
+    for line in file.read_text().splitlines():
+        with suppress(ValueError, TypeError):
+            lines.append(Used(**json.loads(line)))
+    return lines

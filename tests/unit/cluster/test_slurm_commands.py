@@ -73,7 +73,17 @@ def test_only_jobs_of_the_name_are_listed_and_by_our_own_format(stand_in, tmp_pa
     assert SlurmJobs("nightbeam-1").listing() == []
     said = (tmp_path / "said").read_text()
     assert "--name=nightbeam-1" in said
+    assert "--me" in said
     assert said.endswith("  %s\n")
+
+
+def test_a_machine_that_has_no_room_for_a_process_is_asked_again(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.run", full)
+    with pytest.raises(SlurmAwayError, match="squeue cannot be started now"):
+        SlurmJobs("nightbeam-1").listing()
 
 
 def test_a_machine_without_slurm_is_told(monkeypatch, tmp_path):

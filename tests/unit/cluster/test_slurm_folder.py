@@ -42,6 +42,25 @@ def test_a_folder_is_left_over_when_its_process_is_gone(tmp_path):
     assert left_over(tmp_path) == [gone]
 
 
+def test_the_folder_of_another_user_is_none_of_ours(tmp_path, monkeypatch):
+    gone, hidden = make_run_folder(tmp_path, None), make_run_folder(tmp_path, None)
+    killed(gone)
+    killed(hidden)
+    stat, opened = Path.stat, Path.open
+
+    def guarded(function):
+        def call(path, *args, **kwargs):
+            if hidden in path.parents:
+                raise PermissionError(13, "Permission denied")
+            return function(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Path, "stat", guarded(stat))
+    monkeypatch.setattr(Path, "open", guarded(opened))
+    assert left_over(tmp_path) == [gone]
+
+
 def test_on_another_machine_an_owner_is_gone_after_minutes_of_silence(tmp_path):
     folder = make_run_folder(tmp_path, None)
     elsewhere(folder)
@@ -102,6 +121,13 @@ def test_what_a_killed_run_left_stays_while_slurm_is_away(tmp_path, slurm):
     slurm.is_away = True
     clear_left_over(tmp_path)
     assert folder.is_dir()
+
+
+def test_a_torn_line_of_usage_costs_only_itself(tmp_path):
+    file = tmp_path / USAGE
+    file.write_text('{"job": "4", "ho\n')
+    append_usage(file, [Used("5", "node1", 4, 10.0, 20.0, "completed")])
+    assert [line.job for line in read_usage(file)] == ["5"]
 
 
 def test_usage_is_handed_over_once(tmp_path):

@@ -92,6 +92,13 @@ def test_the_script_asks_for_what_the_file_says(tmp_path):
     assert lines[-1] == f"exec '/opt/my python' -P -m cluster.slurm.keeper {tmp_path / '0a1b2c3d'}"
 
 
+def test_a_log_folder_may_have_any_name(tmp_path):
+    site = SlurmSite(cores=2, memory_gib=4.0, logs=str(tmp_path / "50% off"))
+    assert f"#SBATCH --output='{tmp_path}/50%% off/nightbeam-{tmp_path.name}-%j.log'\n" in worker_script(
+        site, tmp_path
+    )
+
+
 def test_the_script_is_good_shell(tmp_path):
     script = tmp_path / "worker.sh"
     script.write_text(worker_script(SlurmSite(cores=1, memory_gib=1.0), tmp_path / "with a space"))

@@ -1,5 +1,6 @@
 """The supervisor of worker jobs, with a SLURM that is a few lines of Python; its looks are called one by one."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from cluster.ends import WorkerEnd
+from cluster.slurm import supervisor
 from cluster.slurm.commands import Job
 from cluster.slurm.notes import JobNote, is_asked_to_leave, make_folders, write_end, write_job
 from cluster.slurm.site import SlurmSite
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.usage import USAGE, read_usage
-from engine.errors import ClusterError, NoSlurmError, SlurmAwayError
+from engine.errors import ClusterError, NoSlurmError, SchedulerLostError, SlurmAwayError
 
 DAY_S = 86400.0
 
@@ -61,6 +63,7 @@ class Night:
     def __init__(self, folder: Path, **keys: object) -> None:
         self.folder, self.slurm, self.said = folder, Slurm(), list[str]()
         make_folders(folder)
+        (folder / "worker.sh").touch()
         self.site = SlurmSite(cores=4, memory_gib=8.0, **{"jobs": 2, "walltime": "1-00", **keys})
         self.supervisor = Supervisor(self.site, folder, folder / "worker.sh", self.slurm, self.said.append)
         self.now_s = time.time()
@@ -180,6 +183,39 @@ def test_a_limit_of_submissions_is_no_end_where_jobs_run_already(night):
     assert night.slurm.live() == ["2", "3"]
 
 
+def test_a_limit_of_submissions_that_is_met_by_the_second_job_is_no_end(tmp_path, monkeypatch):
+    night = Night(tmp_path)
+    submit = night.slurm.submit
+
+    def one_only(script: Path) -> str | None:
+        night.slurm.error = ClusterError("sbatch failed: limit") if night.slurm.jobs else None
+        return submit(script)
+
+    monkeypatch.setattr(night.slurm, "submit", one_only)
+    night.look()
+    assert night.supervisor.failure() is None
+    assert night.slurm.live() == ["1"]
+
+
+def test_a_queue_that_is_full_with_jobs_of_others_is_waited_for(tmp_path):
+    night = Night(tmp_path)
+    night.slurm.error = ClusterError("sbatch failed: error: AssocMaxSubmitJobLimit")
+    night.look()
+    assert night.supervisor.failure() is None
+    night.slurm.error = None
+    night.look(after_s=61.0)
+    assert night.slurm.live() == ["1", "2"]
+
+
+def test_a_run_whose_folder_was_cleared_away_goes_on_with_another_one(night):
+    shutil.rmtree(night.folder)
+    night.slurm.change("1", state="CANCELLED")
+    night.look()
+    assert isinstance(night.supervisor.failure(), SchedulerLostError)
+    night.supervisor.close()
+    assert night.slurm.live() == []
+
+
 def test_jobs_that_fail_at_once_again_and_again_end_the_cluster_with_their_last_words(tmp_path):
     night = Night(tmp_path, jobs=1)
     (tmp_path / "logs").mkdir()
@@ -196,6 +232,41 @@ def test_jobs_that_fail_at_once_again_and_again_end_the_cluster_with_their_last_
         night.supervisor.expects_workers()
     night.look(after_s=1000.0)
     assert night.slurm.live() == []
+
+
+def test_jobs_that_end_at_once_are_no_end_as_long_as_another_one_works(night):
+    for number in range(3, 12):
+        night.slurm.change(str(number - 1), state="FAILED")
+        if number == 3:
+            (night.folder / "jobs" / "2.json").unlink()
+        night.look(after_s=200.0)
+        night.look(after_s=200.0)
+        assert night.slurm.live() == ["1", str(number)]
+        night.slurm.begin(str(number))
+    assert night.supervisor.failure() is None
+    assert len([text for text in night.said if "as others work" in text]) > 0
+
+
+def test_jobs_that_reach_their_walltime_before_a_worker_starts_end_the_cluster(tmp_path):
+    night = Night(tmp_path, jobs=1)
+    for number in range(1, 6):
+        night.look(after_s=200.0)
+        night.slurm.begin(str(number))
+        night.slurm.change(str(number), state="TIMEOUT")
+    night.look()
+    with pytest.raises(ClusterError, match="before a worker could start"):
+        night.supervisor.expects_workers()
+
+
+def test_jobs_that_are_accepted_and_never_listed_end_the_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "_LISTED_S", -DAY_S)
+    night = Night(tmp_path, jobs=1)
+    monkeypatch.setattr(night.slurm, "listing", list)
+    for _ in range(12):
+        night.look(after_s=200.0)
+    with pytest.raises(ClusterError, match=r"job 5 \(sbatch has named it, and squeue does not list it\)"):
+        night.supervisor.expects_workers()
+    assert len(night.slurm.jobs) == 5
 
 
 def test_jobs_whose_workers_joined_may_fail_as_often_as_they_like(tmp_path):
@@ -264,6 +335,15 @@ def test_without_a_note_the_state_of_the_job_says_why_its_worker_ended(night, st
     night.look()
     end = night.supervisor.why("tls://node1:1")
     assert (end.cause, end.words) == (cause, words)
+
+
+def test_a_job_that_was_taken_for_lost_and_came_back_is_cancelled_at_the_end(night):
+    lost = night.slurm.jobs.pop("1")
+    night.look()
+    night.look()
+    night.slurm.jobs["1"] = lost
+    night.supervisor.close()
+    assert night.slurm.live() == []
 
 
 def test_all_jobs_are_cancelled_and_counted_at_the_end(night):

@@ -1,12 +1,14 @@
 """What a keeper sees of its node, and where its workers listen."""
 
 import os
+import re
 import socket
 import tempfile
 
 import pytest
 
-from cluster.slurm.surroundings import can_connect, prepare_scratch, processor, used_bytes
+from cluster.seen import processor
+from cluster.slurm.surroundings import can_connect, prepare_scratch, used_bytes
 from cluster.slurm.worker import free_port, own_host
 from engine.errors import ClusterError
 
@@ -49,5 +51,18 @@ def test_scratch_takes_temporary_files_and_compiled_code_of_this_processor(tmp_p
     monkeypatch.setenv("SCRATCH", str(tmp_path))
     prepare_scratch("$SCRATCH")
     assert tempfile.gettempdir() == str(tmp_path)
-    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / f"nightbeam-{os.getuid()}" / processor())
-    assert "/" not in processor()
+    own, kind = tmp_path / f"nightbeam-{os.getuid()}", re.sub(r"[^\w.]+", "-", processor())
+    assert os.environ["XDG_CACHE_HOME"] == str(own / kind)
+    assert own.stat().st_mode & 0o777 == 0o700
+
+
+def test_compiled_code_goes_nowhere_where_others_may_write(tmp_path):
+    own = tmp_path / f"nightbeam-{os.getuid()}"
+    own.mkdir()
+    own.chmod(0o777)
+    with pytest.raises(ClusterError, match="not this user's alone"):
+        prepare_scratch(str(tmp_path))
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    with pytest.raises(ClusterError, match="not this user's alone"):
+        prepare_scratch(str(tmp_path))

@@ -85,6 +85,22 @@ def test_the_first_step_may_wait_for_room(folder, monkeypatch):
         StepJobs(SITE, folder).submit(folder / "worker.sh")
 
 
+def test_the_first_step_does_not_wait_for_ever(folder, monkeypatch):
+    monkeypatch.setattr(cluster.slurm.steps, "_ROOM_S", 0.5)
+    monkeypatch.setattr(cluster.slurm.steps, "_LEAVING_S", 0.0)
+    tool(folder, "srun", "exec sleep 100")
+    with pytest.raises(ClusterError, match="no room") as refused:
+        StepJobs(SITE, folder).submit(folder / "worker.sh")
+    assert not isinstance(refused.value, SlurmAwayError)
+
+
+def test_a_step_that_nobody_can_look_for_is_ended(folder):
+    tool(folder, "squeue", "until [ -e $FAKE/pid ]; do sleep 0.05; done; echo timed out >&2; exit 1")
+    with pytest.raises(SlurmAwayError, match="timed out"):
+        StepJobs(SITE, folder).submit(folder / "worker.sh")
+    assert not Path("/proc", (folder / "pid").read_text().strip()).exists()
+
+
 def test_a_further_step_for_which_there_is_no_room_is_refused(folder, monkeypatch):
     jobs = StepJobs(SITE, folder)
     jobs.submit(folder / "worker.sh")
