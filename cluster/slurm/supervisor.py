@@ -204,8 +204,8 @@ class Supervisor:
                 self._failure = ClusterError(
                     f"worker jobs cannot be looked after any more: {reason_and_remedy(error)}"
                 )
-            except Exception as error:
-                # Not raised: workers go on with what they do, and need an owner that is seen to be alive.
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                # SLURM said what this program does not understand. Workers go on with what they do, and need an owner that is seen to be alive.
                 self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error!r})")
                 _LOG.exception("worker jobs cannot be looked after any more")
             self._ended.wait(self._away_s)
