@@ -205,7 +205,8 @@ class Supervisor:
                     f"worker jobs cannot be looked after any more: {reason_and_remedy(error)}"
                 )
             except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                # SLURM said what this program does not understand. Workers go on with what they do, and need an owner that is seen to be alive.
+                # SLURM said what this program does not understand. Workers go on with what they do, and need an owner
+                # that is seen to be alive.
                 self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error!r})")
                 _LOG.exception("worker jobs cannot be looked after any more")
             self._ended.wait(self._away_s)
