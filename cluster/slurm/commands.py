@@ -148,7 +148,8 @@ class SlurmJobs:
 
     def cancel_all(self) -> None:
         """Cancel all jobs of this name, also those that nobody has seen in a list yet."""
-        run_slurm(["scancel", "--quiet", f"--name={self._name}"])
+        # Root may cancel everybody's jobs, and must not.
+        run_slurm(["scancel", "--quiet", f"--user={os.getuid()}", f"--name={self._name}"])
 
 
 def _job(line: str) -> Job:

@@ -28,6 +28,8 @@ from engine.errors import ClusterError, SchedulerLostError, SlurmAwayError, reas
 
 LOOK_S = 3.0
 """Between two looks at the list of jobs, while SLURM answers."""
+_QUIET_LOOK_S = 10.0
+"""The same while all jobs run that are wanted: a batch of a dozen runs asks often enough."""
 _LONGEST_LOOK_S = 60.0
 _MAX_EARLY_ENDS = 5
 _LISTED_S = 15.0
@@ -247,6 +249,8 @@ class Supervisor:
         elif n_coming > self._n_wanted:
             self._send_away(staying, n_coming - self._n_wanted)
         self._tell_waiting(now_s)
+        if n_coming == self._n_wanted == self.n_running():
+            self._away_s = _QUIET_LOOK_S
 
     def _wait_for_slurm(self, error: SlurmAwayError) -> None:
         if not self._is_away:
