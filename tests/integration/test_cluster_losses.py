@@ -21,13 +21,16 @@ from engine.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
 
-# Larger than this process has ever been: the size of a child is counted from there.
-LIMIT_BYTES = max(400 << 20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + (100 << 20)
+
+@pytest.fixture(scope="module")
+def limit_bytes():
+    """Return more memory than this process has ever had: the size of a child is counted from there."""
+    return max(400 << 20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + (100 << 20)
 
 
 @pytest.fixture(scope="module")
-def local():
-    cluster = Cluster("local", 1, limit_bytes=LIMIT_BYTES)
+def local(limit_bytes):
+    cluster = Cluster("local", 1, limit_bytes=limit_bytes)
     cluster.client()
     yield cluster
     cluster.close()
@@ -54,22 +57,28 @@ def numbers(*wanted):
     return Numbers(wanted)
 
 
-def squares(bytes_of_number):
+def squares(bytes_of_number, limit_bytes):
     """Return work that is killed, as the system does it, if it uses more than the limit."""
 
     def work(task):
         used = np.ones(bytes_of_number * len(task.wanted), np.uint8)
-        if used.nbytes > LIMIT_BYTES:
+        if used.nbytes > limit_bytes:
             os.kill(os.getpid(), signal.SIGKILL)
         return [n * n for n in task.wanted]
 
     return work
 
 
-def test_a_task_that_does_not_fit_into_memory_is_done_in_smaller_pieces_with_the_same_results(local):
+def test_a_task_that_does_not_fit_into_memory_is_done_in_smaller_pieces_with_the_same_results(
+    local, limit_bytes
+):
     finished = []
     results = run_tasks(
-        local.client(), squares(LIMIT_BYTES // 3), [numbers(*range(7))], finished.append, ends=local
+        local.client(),
+        squares(limit_bytes // 3, limit_bytes),
+        [numbers(*range(7))],
+        finished.append,
+        ends=local,
     )
     assert results == [[n * n for n in range(7)]]
     assert finished == [0] * 7
@@ -84,12 +93,12 @@ def test_a_task_whose_memory_is_refused_by_the_system_is_done_in_smaller_pieces_
     assert run_tasks(local.client(), work, [numbers(*range(7))], ends=local) == [list(range(7))]
 
 
-def test_a_task_that_does_not_fit_in_its_smallest_piece_is_refused_with_the_numbers(local):
+def test_a_task_that_does_not_fit_in_its_smallest_piece_is_refused_with_the_numbers(local, limit_bytes):
     with pytest.raises(ClusterError) as caught:
-        run_tasks(local.client(), squares(LIMIT_BYTES + 1), [numbers(3, 4)], ends=local)
+        run_tasks(local.client(), squares(limit_bytes + 1, limit_bytes), [numbers(3, 4)], ends=local)
     told = str(caught.value)
     assert told.startswith("a task needs more memory than a worker has (1 numbers from ")
-    assert f"may use {LIMIT_BYTES / (1 << 30):.2f} GiB" in told
+    assert f"may use {limit_bytes / (1 << 30):.2f} GiB" in told
     assert "it used" in told
     assert "killed by SIGKILL" in told
     assert "give workers more memory" in told

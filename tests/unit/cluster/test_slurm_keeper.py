@@ -33,7 +33,7 @@ def keeper_of(folder: Path, worker: Worker) -> Keeper:
     make_folders(folder)
     write_orders(folder, Orders(1, 1, 1 << 50, 3600, [], "lo", None, None))
     found = Keeper(folder, "7", "127.0.0.1")
-    found._children, found._peaks = {1: worker}, {1: 0}
+    found._children, found._peaks, found._silent_s = {1: worker}, {1: 0}, {1: 0.0}
     return found
 
 
