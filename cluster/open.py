@@ -17,6 +17,7 @@ from cluster.ends import WorkerEnd
 from cluster.local import START_S, LocalProcesses
 from cluster.slurm.cluster import SlurmCluster
 from cluster.slurm.site import read_site
+from cluster.where import is_site_file
 from cluster.workers import SupervisedClient, known_workers
 from engine.errors import ClusterError
 
@@ -161,11 +162,6 @@ class Cluster:
         if self._client is not None:
             self._client.close()  # type: ignore[no-untyped-call]
             self._client = None
-
-
-def is_site_file(where: str) -> bool:
-    """Return whether a cluster is named by the file of a SLURM site."""
-    return where.endswith(".toml")
 
 
 def _client_of_jobs(slurm: SlurmCluster) -> Client:

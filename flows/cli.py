@@ -120,6 +120,7 @@ def _run_flow(
     what: str, study: Path, store: Address, output: Path | None,
     where: tuple[str, int | None, int, float | None], quiet: bool, log: Path | None,
 ) -> None:  # fmt: skip
+    from cluster.where import settled
     from engine.spec.study import load_study
     from flows.prefect_server import prefect_api
     from flows.progress import log_to
@@ -129,12 +130,8 @@ def _run_flow(
     found = load_study(study)  # a mistake in the study is told before anything starts
     output = output or Path("runs") / study.stem
     cluster, n_worker, n_thread, memory_gib = where
-    if cluster.endswith(".toml"):
-        from cluster.slurm.site import read_site
-
-        read_site(Path(cluster))
-        cluster = str(Path(cluster).resolve())
     # Told now, and not after hours.
+    cluster = settled(cluster)
     Store(store).require_writable()
     study, store, output = study.resolve(), resolve(store), output.resolve()
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.where import is_site_file
 from flows.command import EPILOG, QUIET, STORE, clear_errors
 from storage.places.address import Address
 
@@ -85,7 +86,7 @@ def _n_wanted(where: str, workers: int | None) -> int:
     """Return how many workers there have to be."""
     if where == "local":
         return workers or len(os.sched_getaffinity(0))
-    if where.endswith(".toml"):
+    if is_site_file(where):
         from cluster.slurm.site import read_site
 
         site = read_site(Path(where))

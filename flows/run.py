@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cluster.where import is_site_file
 from engine.errors import SchedulerLostError, StudyError
 from flows.progress import Reporter
 from storage.lease import take_run_lease
@@ -103,10 +104,10 @@ class Run:
 
     def _clear_left_over(self) -> None:
         """Clear away jobs of runs that were killed, also where this one finds all it needs and opens no cluster."""
-        if self.computing.cluster.endswith(".toml"):
+        if is_site_file(self.computing.cluster):
             from cluster.slurm.folder import left_over
 
-            root = self._job_files().root
+            root = self._jobs_root()
             if left_over(root):
                 from cluster.slurm.cluster import clear_left_over
 
@@ -115,10 +116,16 @@ class Run:
     def _job_files(self) -> "JobFiles":
         from cluster.open import JobFiles
 
-        usage = None if self.computing.usage is None else Path(self.computing.usage)
+        return JobFiles(self._jobs_root(), self._usage, self.reporter.say)
+
+    @property
+    def _usage(self) -> Path | None:
+        return None if self.computing.usage is None else Path(self.computing.usage)
+
+    def _jobs_root(self) -> Path:
         # A store in a bucket has no folder that the nodes see: then the output folder has to be one.
-        shared = local_folder(self.store.address, Path.cwd() if usage is None else usage.parent)
-        return JobFiles(shared / CLUSTERS, usage, self.reporter.say)
+        output = Path.cwd() if self._usage is None else self._usage.parent
+        return local_folder(self.store.address, output) / CLUSTERS
 
     def require_computing(self) -> None:
         """Raise if this run may only look things up.
@@ -192,7 +199,7 @@ class Run:
 
         for notice in require_same_code(client):
             self.reporter.say(notice)
-        if self.computing.cluster.endswith(".toml"):
+        if is_site_file(self.computing.cluster):
             # On a scheduler of our own, which ends with this run: somebody else's would go on refusing workers.
             client.register_plugin(SameCode())
 

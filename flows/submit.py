@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cluster.where import is_site_file
 from engine.errors import ClusterError
 from flows.command import EPILOG, clear_errors
 from storage.places.address import Address
@@ -77,7 +78,7 @@ def _parse(
     )
     if file is None:
         raise click.UsageError("give a file for the command to run")
-    if not str(params["cluster"]).endswith(".toml"):
+    if not is_site_file(str(params["cluster"])):
         raise click.UsageError("say which SLURM it goes to, with --cluster FILE.toml")
     output = Path(params["output"] or Path("runs") / file.stem).absolute()
     _check(what, file, params["store"], output)

@@ -4,18 +4,17 @@
 `cluster.slurm.control`, from one start to the next).
 """
 
-import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.slurm.commands import Job, SlurmJobs, run_slurm
+from cluster.slurm.json_file import read_json, write_json
 from cluster.slurm.script import JOB_NAME
 from cluster.slurm.site import SlurmSite, walltime_s
 from engine.errors import ClusterError, SlurmAwayError
@@ -59,7 +58,7 @@ class ControllingJob:
         SlurmAwayError
             If SLURM does not answer.
         """
-        told = _read(self.folder / "job.json")
+        told = read_json(self.folder / "job.json") or {}
         if "job" not in told:
             return None
         jobs = SlurmJobs(str(told["name"])).listing()
@@ -95,16 +94,16 @@ class ControllingJob:
                 f"sbatch gave no number of a job; see whether there is one with `squeue --name={name}`, and end it "
                 "with scancel before you try again"
             )
-        _write(self.folder / "job.json", {"job": number, "name": name})
+        write_json(self.folder / "job.json", {"job": number, "name": name})
         return number
 
     def read_state(self) -> dict[str, Any]:
         """Return what the last start has left; nothing where there was none."""
-        return _read(self.folder / "state.json")
+        return read_json(self.folder / "state.json") or {}
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace that."""
-        _write(self.folder / "state.json", state)
+        write_json(self.folder / "state.json", state)
 
     def prepare(self, script: str) -> None:
         """Write the script for a submission that begins with nothing done."""
@@ -184,22 +183,3 @@ def _directives(site: SlurmSite, job: ControllingJob, name: str) -> list[str]:
 
 def _mib_per_core(site: SlurmSite) -> int:
     return -(-round(site.memory_gib * 1024) // site.cores)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
-    """Write a file so that whoever reads it sees the old or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(dict(told), indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            aside.unlink()

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.ends import WorkerEnd
+from cluster.slurm.json_file import read_json, write_json
 
 ORDERS = "orders.json"
 SCHEDULER = "scheduler.json"
@@ -77,7 +77,7 @@ class JobNote:
 
 def write_orders(folder: Path, orders: Orders) -> None:
     """Write the orders for all keepers of a run."""
-    _write(folder / ORDERS, asdict(orders))
+    write_json(folder / ORDERS, asdict(orders))
 
 
 def read_orders(folder: Path) -> Orders:
@@ -87,29 +87,29 @@ def read_orders(folder: Path) -> Orders:
 
 def write_scheduler(folder: Path, address: str) -> None:
     """Say where the scheduler of a run is now."""
-    _write(folder / SCHEDULER, {"address": address})
+    write_json(folder / SCHEDULER, {"address": address})
 
 
 def read_scheduler(folder: Path) -> str | None:
     """Return where the scheduler of a run is now; None if the run has ended, or cannot be read."""
-    found = _read(folder / SCHEDULER)
+    found = read_json(folder / SCHEDULER)
     return None if found is None else str(found["address"])
 
 
 def write_end(folder: Path, end: WorkerEnd) -> None:
     """Note why a worker ended."""
-    _write(folder / ENDS / f"{uuid.uuid4().hex}.json", asdict(end))
+    write_json(folder / ENDS / f"{uuid.uuid4().hex}.json", asdict(end))
 
 
 def read_ends(folder: Path) -> list[WorkerEnd]:
     """Return why workers ended, of all that are noted."""
-    found = [_read(path) for path in (folder / ENDS).glob("*.json")]
+    found = [read_json(path) for path in (folder / ENDS).glob("*.json")]
     return [WorkerEnd(**values) for values in found if values is not None]
 
 
 def write_job(folder: Path, note: JobNote) -> None:
     """Note what is known of a job inside of it."""
-    _write(folder / JOBS / f"{note.job}.json", asdict(note))
+    write_json(folder / JOBS / f"{note.job}.json", asdict(note))
 
 
 def touch_job(folder: Path, job: str) -> None:
@@ -131,7 +131,7 @@ def read_jobs(folder: Path) -> dict[str, tuple[JobNote, float]]:
 def read_job(folder: Path, job: str) -> tuple[JobNote, float] | None:
     """Return what a keeper said of its job, and when it was last seen alive; None if it never said anything."""
     path = folder / JOBS / f"{job}.json"
-    values = _read(path)
+    values = read_json(path)
     try:
         return None if values is None else (JobNote(**values), path.stat().st_mtime)
     except FileNotFoundError:
@@ -140,34 +140,15 @@ def read_job(folder: Path, job: str) -> tuple[JobNote, float] | None:
 
 def ask_to_leave(folder: Path, job: str) -> None:
     """Ask a keeper to leave when what its workers do is done."""
-    _write(folder / LEAVE / f"{job}.json", {})
+    write_json(folder / LEAVE / f"{job}.json", {})
 
 
 def is_asked_to_leave(folder: Path, job: str) -> bool:
     """Return whether a keeper was asked to leave."""
-    return _read(folder / LEAVE / f"{job}.json") is not None
+    return read_json(folder / LEAVE / f"{job}.json") is not None
 
 
 def make_folders(folder: Path) -> None:
     """Make the folders that notes go to."""
     for name in (ENDS, JOBS, LEAVE):
         (folder / name).mkdir(exist_ok=True)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        aside.write_text(json.dumps(values))
-        aside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            aside.unlink()
-        raise
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return values

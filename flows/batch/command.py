@@ -72,6 +72,7 @@ def batch(
         return
     if batch_file is None:
         raise click.UsageError("give a batch file, or --keys")
+    from cluster.where import settled
     from flows.batch.jobs import list_jobs
     from flows.batch.page import read_summary
     from flows.batch.spec import read_batch
@@ -83,11 +84,7 @@ def batch(
     # Mistakes are told before anything starts.
     list_jobs(read_batch(batch_file), batch_file.parent, output)
     Store(store).require_writable()
-    if cluster.endswith(".toml"):
-        from cluster.slurm.site import read_site
-
-        read_site(Path(cluster))
-        cluster = str(Path(cluster).resolve())
+    cluster = settled(cluster)
     with ExitStack() as stack:
         stack.enter_context(log_to(log or output / "nightbeam.log"))
         wait_for_prefect = stack.enter_context(prefect_api(output / ".batch" / "prefect"))
