@@ -50,7 +50,9 @@ def test_jobs_of_a_killed_run_are_cleared_away_even_if_nothing_has_to_be_compute
     with Run(store, Reporter(quiet=True), Computing("slurm.toml")) as run:
         assert run._cluster is None
     assert not folder.exists()
-    assert (tmp_path / "scancel.said").read_text() == f"--quiet --user={os.getuid()} --name=nightbeam-{folder.name}\n"
+    assert (
+        tmp_path / "scancel.said"
+    ).read_text() == f"--quiet --user={os.getuid()} --name=nightbeam-{folder.name}\n"
 
 
 def test_steps_that_were_found_are_no_progress():
