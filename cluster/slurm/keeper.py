@@ -64,6 +64,13 @@ def longest_margin_s(walltime_s: float) -> float:
     return margin_s(walltime_s) * (1.0 + _STAGGER)
 
 
+def _left_s(walltime_s: float) -> float:
+    """Return how long this job may go on: its walltime, less what it has used of it if SLURM tells."""
+    # Newer SLURMs than 22.05 say when it ends. An allocation that steps run in may end before their walltime, too.
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return min(walltime_s, float(end) - time.time()) if end.isdigit() else walltime_s
+
+
 class Keeper:
     """Keeps the workers of one job.
 
@@ -96,8 +103,8 @@ class Keeper:
         begin_s = time.monotonic()
         # Jobs that began together do not leave together.
         margin = margin_s(self._orders.walltime_s) * (1.0 + _STAGGER * random.Random(job).random())
-        self._leave_s = begin_s + self._orders.walltime_s - margin
-        self._walltime_s = begin_s + self._orders.walltime_s
+        self._walltime_s = begin_s + _left_s(self._orders.walltime_s)
+        self._leave_s = self._walltime_s - margin
         self._kill_s: float | None = None
         self._look_s = self._touch_s = 0.0
         self._tick_s = begin_s
