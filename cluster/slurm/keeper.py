@@ -300,7 +300,8 @@ class Keeper:
         self._tick_s = now_s
         for number, child in self._children.items():
             self._silent_s[number] += ticked_s
-            if child.has_joined and self._silent_s[number] > SILENT_S:
+            # Also one that has not joined by then, as it hangs where it starts, or where it registers.
+            if self._silent_s[number] > SILENT_S:
                 child.process.kill()
 
 
