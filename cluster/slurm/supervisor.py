@@ -127,12 +127,16 @@ class Supervisor:
             reasons = sorted({job.reason for job in pending if job.reason not in ("", "None")})
             why = f" ({', '.join(reasons)})" if reasons else ""
             return f"{len(pending)} of {len(live)} worker jobs wait in SLURM's queue{why}"
+        n_suspended = sum(job.is_suspended for job in live)
+        if n_suspended:
+            return f"{n_suspended} of {len(live)} worker jobs are suspended by SLURM"
         return f"{len(live)} worker jobs are starting"
 
     def n_running(self) -> int:
         """Return how many jobs run."""
         with self._lock:
-            return sum(seen.over_s is None and not seen.job.is_pending for seen in self._seen.values())
+            live = [seen.job for seen in self._seen.values() if seen.over_s is None]
+        return sum(not job.is_pending and not job.is_suspended for job in live)
 
     def want(self, n_task: int) -> None:
         """Say how many tasks could be done at the same time, if there were workers for them."""
@@ -250,6 +254,7 @@ class Supervisor:
         elif n_coming > self._n_wanted:
             self._send_away(staying, n_coming - self._n_wanted)
         self._tell_waiting(now_s)
+        self._tell_suspended(now_s)
         if n_coming == self._n_wanted == self.n_running():
             self._away_s = _QUIET_LOOK_S
 
@@ -444,6 +449,16 @@ class Supervisor:
             self._tell(
                 f"reason {reason}",
                 f"worker jobs wait in SLURM's queue: {reason}; waiting for them (Ctrl-C stops, and nothing is lost)",
+                now_s,
+            )
+
+    def _tell_suspended(self, now_s: float) -> None:
+        n_suspended = sum(seen.over_s is None and seen.job.is_suspended for seen in self._seen.values())
+        if n_suspended:
+            # Not replaced: another one would wait for the same place, and be one too many when it is over.
+            self._tell(
+                "suspended",
+                f"{n_suspended} worker jobs are suspended by SLURM; they go on when it lets them",
                 now_s,
             )
 

@@ -305,6 +305,16 @@ def test_why_jobs_wait_is_told_once(tmp_path):
     assert night.supervisor.expects_workers() == "2 of 2 worker jobs wait in SLURM's queue (Priority)"
 
 
+def test_a_suspended_job_does_not_count_as_running_is_told_of_once_and_not_replaced(night):
+    night.slurm.change("1", state="SUSPENDED")
+    for _ in range(20):
+        night.look()
+    assert night.slurm.live() == ["1", "2"]
+    assert night.supervisor.n_running() == 1
+    assert night.supervisor.expects_workers() == "1 of 2 worker jobs are suspended by SLURM"
+    assert night.said == ["1 worker jobs are suspended by SLURM; they go on when it lets them"]
+
+
 def test_more_to_do_brings_more_jobs_and_less_brings_fewer_after_a_while(tmp_path):
     night = Night(tmp_path, jobs=None, jobs_min=1, jobs_max=3).begun()
     assert night.slurm.live() == ["1"]
