@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from cluster.child import Child
+from cluster.child import MAX_EARLY_DEATHS, Child
 from cluster.ends import Cause, WorkerEnd
 from cluster.memory import gib
 from cluster.slurm.notes import (
@@ -36,7 +36,6 @@ from cluster.slurm.worker import own_host
 from engine.errors import ClusterError, reason_and_remedy
 
 CERTIFICATE = "certificate.pem"
-MAX_EARLY_DEATHS = 5
 UNREACHABLE_S = 60.0
 """A scheduler that cannot be reached for so long is gone for good."""
 SILENT_S = 300.0
