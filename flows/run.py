@@ -1,5 +1,6 @@
 """What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -75,6 +76,8 @@ class Run:
         What every worker will use at most, when the first thing has to be computed.
     checks_workers
         Whether workers on other machines are looked at before they compute.
+    wait_s
+        How long to wait for a worker where jobs are submitted for them.
     """
 
     store: Store
@@ -83,6 +86,7 @@ class Run:
     may_compute: bool = True
     need: "MemoryNeed | None" = None
     checks_workers: bool = True
+    wait_s: float = math.inf
     _size: "Callable[[], MemoryNeed] | None" = None
     _open: ExitStack = field(default_factory=ExitStack)
     _cluster: "Cluster | None" = None
@@ -159,6 +163,7 @@ class Run:
                 self._patience_s,
                 self._job_files(),
                 where.memory_bytes,
+                self.wait_s,
             )
         return self._cluster
 
