@@ -207,7 +207,9 @@ class _LogRow:
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
-                return
+                if isinstance(error, OSError):
+                    return
+                raise
             number += 1
             with self._changed:
                 del self._unsent[:sent]

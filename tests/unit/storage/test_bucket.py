@@ -428,6 +428,7 @@ def test_a_log_of_other_questions_is_put_aside(store):
     assert any("two.stale/" in key for key in keys(store, "solve_log"))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_whatever_ends_the_sending_of_a_log_ends_the_solve_that_writes_it(store, monkeypatch):
     log = EvaluationLog(store.address, "abc", "one")
 
