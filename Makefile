@@ -17,12 +17,13 @@ run: .venv/ready
 	@echo "front report: $(CURDIR)/$(RUN)/front.html"
 
 # Two processes; the tests of a file stay together, because they share what takes long to make.
+SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # Where SLURM cannot be had, its tests are skipped; NIGHTBEAM_SITE_TESTS=required has them fail.
 test-cluster: .venv/ready
-	$(BIN)/python -m pytest -m site -v --durations=10 -o faulthandler_timeout=0 tests/cluster
+	$(BIN)/python -m pytest -m site -v $(SIDE_BY_SIDE) -o faulthandler_timeout=0 tests/cluster
 
 # NIGHTBEAM_CHAOS_RUNS and NIGHTBEAM_CHAOS_SEED choose how many runs, and what happens to them.
 test-chaos: .venv/ready

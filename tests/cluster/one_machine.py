@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.debian import alone_with_apt
+
 REPOSITORY = Path(__file__).parents[2]
 _PROGRAM = REPOSITORY / "deploy" / "slurm" / "dev_slurm.py"
 _FIRST_PORT, _LAST_PORT = 21000, 29000
@@ -106,7 +108,8 @@ def one_machine(n_node: int = 2, n_core: int = 2) -> Iterator[OneMachine]:
     folder = Path(tempfile.mkdtemp(prefix="nightbeam-slurm-"))
     slurm = OneMachine(folder, n_node, n_core)
     try:
-        slurm.do("start")
+        with alone_with_apt():
+            slurm.do("start")
         yield slurm
     finally:
         slurm.do("stop", "--purge")
