@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.debian import install, lacks
 from tests.cluster.one_machine import OneMachine, one_machine
 from tests.faults.environment import one_prefect_server
 from tests.faults.trial import PLAN, uninterrupted
@@ -23,14 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def require_slurm() -> None:
-    """Skip where no SLURM can be had; with NIGHTBEAM_SITE_TESTS=required (CI), fail."""
-    lacks = ""
+    """Have Debian's SLURM, or skip."""
     if os.geteuid() != 0:
-        lacks = "needs root, to run SLURM's daemons"
-    elif shutil.which("slurmd") is None and shutil.which("apt-get") is None:
-        lacks = "needs SLURM, and there is no apt-get to install it"
-    if lacks:
-        (pytest.fail if os.environ.get("NIGHTBEAM_SITE_TESTS") == "required" else pytest.skip)(lacks)
+        lacks("needs root, to run SLURM's daemons")
+    if any(shutil.which(program) is None for program in ("munged", "slurmctld", "slurmd", "sbatch")):
+        install("munge", "slurmctld", "slurmd", "slurm-client")
 
 
 @pytest.fixture(scope="session")

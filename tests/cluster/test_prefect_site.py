@@ -14,6 +14,7 @@ import pytest
 
 from flows.cases import write_phantom
 from storage.store import Store
+from tests.cluster.debian import lacks
 from tests.cluster.prefect_site import Site, postgres, site_on, wait_for
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(900)]
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.site, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to run PostgreSQL as its own user")
+        lacks("needs root, to run PostgreSQL as its own user")
     # Under /tmp itself: pytest's folders are closed to the user postgres.
     import tempfile
 
