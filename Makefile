@@ -21,7 +21,7 @@ SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 test: .venv/ready
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-# Where SLURM cannot be had, its tests are skipped; NIGHTBEAM_SITE_TESTS=required has them fail.
+# What Debian's packages cannot be had for is skipped, with the reason; NIGHTBEAM_SITE_TESTS=required has it fail.
 test-cluster: .venv/ready
 	$(BIN)/python -m pytest -m site -v $(SIDE_BY_SIDE) -o faulthandler_timeout=0 tests/cluster
 
