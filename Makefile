@@ -16,14 +16,14 @@ run: .venv/ready
 	@echo "plan report:  $(CURDIR)/$(RUN)/report.html"
 	@echo "front report: $(CURDIR)/$(RUN)/front.html"
 
-# Two processes; the tests of a file stay together, because they share what takes long to make.
-SIDE_BY_SIDE = -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+# Several processes; the tests of a file stay together, because they share what takes long to make.
+SIDE_BY_SIDE = --dist loadfile --no-loadscope-reorder --durations=25
 test: .venv/ready
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -n 2 $(SIDE_BY_SIDE)
 
 # What Debian's packages cannot be had for is skipped, with the reason; NIGHTBEAM_SITE_TESTS=required has it fail.
 test-cluster: .venv/ready
-	$(BIN)/python -m pytest -m site -v $(SIDE_BY_SIDE) -o faulthandler_timeout=0 tests/cluster
+	$(BIN)/python -m pytest -m site -v -n 3 $(SIDE_BY_SIDE) -o faulthandler_timeout=0 tests/cluster
 
 # NIGHTBEAM_CHAOS_RUNS and NIGHTBEAM_CHAOS_SEED choose how many runs, and what happens to them.
 test-chaos: .venv/ready
