@@ -18,7 +18,7 @@ from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
-from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredGeud
+from engine.optimise.functions import MeanDose, SquaredDeviation, Geud
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
@@ -35,7 +35,7 @@ PROBABILITY = np.array([0.5, 0.3, 0.2])
 FORMS = [("nominal", 0.0), ("expected", 0.0), ("composite_worst_case", 0.5), ("voxel_worst_case", 0.1)]
 TERMS = [
     Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
-    Term("eud", 1, SquaredGeud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
+    Term("eud", 1, Geud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
     Term("mean", 1, MeanDose(), 0.3, robust=False),
 ]
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from engine.optimise.functions import (
     MeanDose,
     SquaredDeviation,
-    SquaredGeud,
+    Geud,
     SquaredOverdose,
     SquaredUnderdose,
     one_sided,
@@ -20,13 +20,13 @@ FUNCTIONS = [
     SquaredUnderdose(dose_gy=50.0),
     SquaredDeviation(dose_gy=40.0),
     MeanDose(),
-    SquaredGeud(a=1.0, limit="upper", dose_gy=0.0),
-    SquaredGeud(a=8.0, limit="upper", dose_gy=20.0),
-    SquaredGeud(a=40.0, limit="upper", dose_gy=45.0),
-    SquaredGeud(a=1.0, limit="lower", dose_gy=60.0),
-    SquaredGeud(a=0.5, limit="lower", dose_gy=60.0),
-    SquaredGeud(a=-8.0, limit="lower", dose_gy=55.0),
-    SquaredGeud(a=-40.0, limit="lower", dose_gy=55.0),
+    Geud(a=1.0, limit="upper", dose_gy=0.0),
+    Geud(a=8.0, limit="upper", dose_gy=20.0),
+    Geud(a=40.0, limit="upper", dose_gy=45.0),
+    Geud(a=1.0, limit="lower", dose_gy=60.0),
+    Geud(a=0.5, limit="lower", dose_gy=60.0),
+    Geud(a=-8.0, limit="lower", dose_gy=55.0),
+    Geud(a=-40.0, limit="lower", dose_gy=55.0),
 ]
 
 
@@ -43,7 +43,7 @@ def shares(rng, n):
 
 
 def value(function, dose_gy, share):
-    return function.value(function.sum(dose_gy, share))
+    return function.value(function.sums(dose_gy, share))
 
 
 def test_the_squared_forms_have_their_closed_values():
@@ -61,8 +61,8 @@ def test_the_squared_forms_have_their_closed_values():
 
 def test_the_geud_has_its_closed_value():
     dose_gy, share = np.array([10.0, 20.0]), np.array([0.75, 0.25])
-    upper = SquaredGeud(a=2.0, limit="upper", dose_gy=5.0)
-    lower = SquaredGeud(a=-1.0, limit="lower", dose_gy=15.0)
+    upper = Geud(a=2.0, limit="upper", dose_gy=5.0)
+    lower = Geud(a=-1.0, limit="lower", dose_gy=15.0)
     assert value(upper, dose_gy, share) == pytest.approx(
         (np.sqrt(0.75 * 100 + 0.25 * 400) - 5.0) ** 2, rel=1e-13
     )
@@ -74,7 +74,7 @@ def test_the_geud_has_its_closed_value():
 def test_the_geud_of_order_one_is_the_mean():
     rng = np.random.default_rng(2)
     dose_gy, share = rng.uniform(1.0, 60.0, 50), shares(rng, 50)
-    geud = SquaredGeud(a=1.0, limit="upper", dose_gy=0.0)
+    geud = Geud(a=1.0, limit="upper", dose_gy=0.0)
     assert np.sqrt(value(geud, dose_gy, share)) == pytest.approx(value(MeanDose(), dose_gy, share), rel=1e-14)
 
 
@@ -82,7 +82,7 @@ def test_the_geud_of_order_one_is_the_mean():
 def test_the_geud_of_a_uniform_dose_is_that_dose(a):
     share = shares(np.random.default_rng(3), 200)
     # The root of order 1/a turns a rounding error of 2e-16 in the sum into 2e-14 at most (a = 0.01).
-    lower = SquaredGeud(a=a, limit="lower", dose_gy=50.0)
+    lower = Geud(a=a, limit="lower", dose_gy=50.0)
     assert value(lower, np.full(200, 30.0), share) == pytest.approx(400.0, rel=1e-11)
     assert value(lower, np.full(200, 50.1), share) == 0.0
 
@@ -91,7 +91,7 @@ def test_the_geud_lies_between_mean_and_maximum_and_grows_with_its_order():
     rng = np.random.default_rng(4)
     dose_gy, share = rng.uniform(1.0, 60.0, 50), shares(rng, 50)
     geud_gy = [
-        np.sqrt(value(SquaredGeud(a=a, limit="upper", dose_gy=0.0), dose_gy, share))
+        np.sqrt(value(Geud(a=a, limit="upper", dose_gy=0.0), dose_gy, share))
         for a in (1, 2, 5, 10, 20, 40)
     ]
     assert (np.diff(geud_gy) > 0.0).all()
@@ -191,7 +191,7 @@ def test_the_two_sides_of_a_deviation_add_up_to_it():
 )
 def test_a_geud_that_is_not_convex_or_not_exact_is_refused(limit, a, why):
     with pytest.raises(ValidationError, match=why):
-        SquaredGeud(a=a, limit=limit, dose_gy=10.0)
+        Geud(a=a, limit=limit, dose_gy=10.0)
 
 
 def test_an_unknown_key_is_refused():

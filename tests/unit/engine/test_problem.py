@@ -7,7 +7,7 @@ from engine.errors import OptimisationError
 from engine.optimise.functions import (
     MeanDose,
     SquaredDeviation,
-    SquaredGeud,
+    Geud,
     SquaredOverdose,
     SquaredUnderdose,
 )
@@ -21,9 +21,9 @@ FUNCTIONS = {
     "underdose": SquaredUnderdose(dose_gy=9.0),
     "deviation": SquaredDeviation(dose_gy=6.0),
     "mean": MeanDose(),
-    "geud upper": SquaredGeud(a=6.0, limit="upper", dose_gy=2.0),
-    "geud lower": SquaredGeud(a=-3.0, limit="lower", dose_gy=9.0),
-    "geud root": SquaredGeud(a=0.5, limit="lower", dose_gy=12.0),
+    "geud upper": Geud(a=6.0, limit="upper", dose_gy=2.0),
+    "geud lower": Geud(a=-3.0, limit="lower", dose_gy=9.0),
+    "geud root": Geud(a=0.5, limit="lower", dose_gy=12.0),
 }
 # Form and temperature; a temperature of 0 has kinks, but not where random weights are.
 FORMS = [
@@ -82,7 +82,7 @@ def dense_value(small, terms, form, weight):
     def of(term, dose_gy):
         share = small.shares[term.region].astype(float)
         inside = share > 0.0
-        return term.weight * term.function.value(term.function.sum(dose_gy[inside], share[inside]))
+        return term.weight * term.function.value(term.function.sums(dose_gy[inside], share[inside]))
 
     if form == "voxel_worst_case":
         highest, lowest = np.max(doses, axis=0), np.min(doses, axis=0)

@@ -1,0 +1,79 @@
+"""Objective functions of the dose in one structure: docs/methods/optimisation.md lists them all."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.errors import OptimisationError
+from engine.optimise.functions.base import DoseFunction, Eqd2, LimitedFunction, Side
+from engine.optimise.functions.biological import LkbNtcp, PoissonTcp
+from engine.optimise.functions.means import Geud, Homogeneity, MeanDose, SmoothMaximum, SmoothMinimum
+from engine.optimise.functions.squared import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
+from engine.optimise.functions.tails import DvhDistance, DvhMeanTail, DvhPenalty, LowerMeanTail, UpperMeanTail
+
+__all__ = [
+    "DoseFallOff",
+    "DoseFunction",
+    "DvhDistance",
+    "DvhMeanTail",
+    "DvhPenalty",
+    "Eqd2",
+    "Function",
+    "Geud",
+    "Homogeneity",
+    "LimitedFunction",
+    "LkbNtcp",
+    "LowerMeanTail",
+    "MeanDose",
+    "PoissonTcp",
+    "Side",
+    "SmoothMaximum",
+    "SmoothMinimum",
+    "SquaredDeviation",
+    "SquaredOverdose",
+    "SquaredUnderdose",
+    "UpperMeanTail",
+    "one_sided",
+]
+
+Function = Annotated[
+    SquaredOverdose
+    | SquaredUnderdose
+    | SquaredDeviation
+    | MeanDose
+    | Geud
+    | SmoothMaximum
+    | SmoothMinimum
+    | UpperMeanTail
+    | LowerMeanTail
+    | DvhPenalty
+    | DvhDistance
+    | DvhMeanTail
+    | PoissonTcp
+    | LkbNtcp
+    | Homogeneity
+    | DoseFallOff,
+    Field(discriminator="kind"),
+]
+"""Any objective function, chosen by its ``kind``."""
+
+
+def one_sided(function: DoseFunction) -> tuple[DoseFunction, ...]:
+    """Return functions of one side each whose values add up to the given one's.
+
+    A voxel-wise worst case sees the hot side of a deviation in the highest dose and the cold side in the lowest.
+
+    Raises
+    ------
+    OptimisationError
+        If there are none.
+    """
+    if isinstance(function, SquaredDeviation):
+        keys = function.model_dump(exclude={"kind"})
+        return SquaredOverdose(**keys), SquaredUnderdose(**keys)
+    if function.side == "both":
+        raise OptimisationError(
+            "a voxel-wise worst case cannot judge 'homogeneity', which has no hot and cold side; "
+            "use squared_deviation, or another robust form"
+        )
+    return (function,)
