@@ -348,9 +348,7 @@ class GroupEvaluator:
     def _extreme(
         self, question: Question, term: Term, region: RegionRows, dose_gy: Sequence[F64]
     ) -> tuple[F64, F64]:
-        return soft_extreme_dose(
-            _stacked(region, dose_gy), _sign(term), question.voxel_temperature_gy or 0.0
-        )
+        return soft_extreme_dose(_stacked(region, dose_gy), _sign(term), question.voxel_temperature_gy or 0.0)
 
 
 class _ByRows:

@@ -9,7 +9,7 @@ from engine.errors import printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
-from engine.optimise.functions import Function
+from engine.optimise.functions import DoseFallOff, Function, in_words
 from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
@@ -201,12 +201,8 @@ class ObjectiveSpec(Spec):
 
     def label(self) -> str:
         """Return a text for reports."""
-        values = self.function.model_dump(exclude={"kind"})
-        detail = ", ".join(f"{key} {v:g}" if isinstance(v, float) else f"{v}" for key, v in values.items())
         without = f" without {', '.join(self.excluding)}" if self.excluding else ""
-        return f"{self.structure}{without}: {self.function.kind.replace('_', ' ')}" + (
-            f" ({detail})" if detail else ""
-        )
+        return f"{self.structure}{without}: {in_words(self.function)}"
 
 
 class GoalSpec(Spec):
@@ -298,6 +294,8 @@ class Study(Spec):
         for number, objective in enumerate(self.objectives):
             names.append((f"objectives[{number}].structure", objective.structure))
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)
+            if isinstance(objective.function, DoseFallOff):
+                names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
 

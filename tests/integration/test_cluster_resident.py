@@ -18,7 +18,7 @@ from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
-from engine.optimise.functions import MeanDose, SquaredDeviation, Geud
+from engine.optimise.functions import Geud, MeanDose, SquaredDeviation
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing

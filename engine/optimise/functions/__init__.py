@@ -33,6 +33,7 @@ __all__ = [
     "SquaredOverdose",
     "SquaredUnderdose",
     "UpperMeanTail",
+    "in_words",
     "one_sided",
 ]
 
@@ -77,3 +78,32 @@ def one_sided(function: DoseFunction) -> tuple[DoseFunction, ...]:
             "use squared_deviation, or another robust form"
         )
     return (function,)
+
+
+_WORDS = {"geud": "gEUD", "dvh": "DVH", "tcp": "TCP", "ntcp": "NTCP", "eqd2": "EQD2"}
+_UNITS = {"_per_gy": "/Gy", "_per_mm": "/mm", "_gy": " Gy", "_mm": " mm", "_percent": " %"}
+
+
+def in_words(function: DoseFunction) -> str:
+    """Return kind and parameters of a function as a text for reports, such as ``gEUD (a 8, upper, dose 20 Gy)``."""
+    values = function.model_dump(exclude_defaults=True, exclude={"kind"})
+    kind = " ".join(_WORDS.get(word, word) for word in type(function).model_fields["kind"].default.split("_"))
+    details = ", ".join(_detail(key, value) for key, value in values.items())
+    return f"{kind} ({details})" if details else kind
+
+
+def _detail(key: str, value: object) -> str:
+    if isinstance(value, dict):
+        inside = ", ".join(_detail(k, v) for k, v in value.items() if v is not None)
+        return f"{_WORDS.get(key, key)} with {inside}"
+    if key == "limit":
+        return str(value)
+    number = f"{value:g}" if isinstance(value, float) else f"{value}"
+    for ending, unit in _UNITS.items():
+        if key.endswith(ending):
+            return f"{_name(key.removesuffix(ending))} {number}{unit}"
+    return f"{_name(key)} {number}"
+
+
+def _name(key: str) -> str:
+    return "alpha/beta" if key == "alpha_beta" else key.replace("_", " ")

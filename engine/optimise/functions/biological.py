@@ -71,9 +71,9 @@ class PoissonTcp(DoseFunction):
 class LkbNtcp(ProjectedFunction):
     r"""Complication probability after Lyman, Kutcher and Burman, as :math:`-\ln(1 - NTCP)`.
 
-    :math:`NTCP = \Phi(t)`, :math:`t = (E - TD_{50}) / (m\, TD_{50})`, E the generalised EUD of order :math:`1/n`. Lyman,
-    Radiat Res 104 (1985) S13; Kutcher and Burman, Int J Radiat Oncol Biol Phys 16 (1989) 1623. Convex, unlike NTCP
-    itself: :math:`-\ln \Phi(-t)` is convex and grows with t, and E is convex for n <= 1.
+    :math:`NTCP = \Phi(t)`, :math:`t = (E - TD_{50}) / (m\, TD_{50})`, E the generalised EUD of order :math:`1/n`.
+    Lyman, Radiat Res 104 (1985) S13; Kutcher and Burman, Int J Radiat Oncol Biol Phys 16 (1989) 1623. Convex, unlike
+    NTCP itself: :math:`-\ln \Phi(-t)` is convex and grows with t, and E is convex for n <= 1.
     """
 
     kind: Literal["ntcp"] = "ntcp"

@@ -125,7 +125,8 @@ class _SmoothExtreme(LimitedFunction):
 
     @property
     def _middle_gy(self) -> F64:
-        return (np.arange(_N_SLOT) + 0.5) * _SLOT * self.temperature_gy
+        middle_gy: F64 = (np.arange(_N_SLOT, dtype=np.float64) + 0.5) * _SLOT * self.temperature_gy
+        return middle_gy
 
     def _parts(self, level_gy: F64, reference_gy: F64 | None, order: int) -> Parts:
         del reference_gy

@@ -20,7 +20,9 @@ class _Squared(ProjectedFunction):
     def _aim(self, reference_gy: F64 | None) -> F64 | float:
         """Return the level: one for all voxels, or each voxel's own."""
         if reference_gy is None:
-            raise OptimisationError(f"'{type(self).__name__}' needs each voxel's reference dose; none was given")
+            raise OptimisationError(
+                f"'{type(self).__name__}' needs each voxel's reference dose; none was given"
+            )
         return reference_gy
 
     def _parts(self, level_gy: F64, reference_gy: F64 | None, order: int) -> Parts:
@@ -101,16 +103,22 @@ class SquaredDeviation(_SquaredAtDose):
 class DoseFallOff(_Squared):
     r"""Mean squared dose above a level that falls with the distance from a target, in Gy².
 
-    :math:`\sum_i v_i \max(d_i - p(r_i), 0)^2` with :math:`p(r) = p_\infty + (p_0 - p_\infty)\, e^{-\kappa \max(r - r_0, 0)}`
-    and the distance :math:`r_i` from the target's surface, 0 inside: the exponential fall that planning systems know as
-    normal tissue objective, as a level for squared overdose.
+    .. math::
+
+        \sum_i v_i \max(d_i - p(r_i), 0)^2, \qquad
+        p(r) = p_\infty + (p_0 - p_\infty)\, e^{-\kappa \max(r - r_0, 0)}
+
+    with the distance :math:`r_i` from the target's surface, 0 inside: the exponential fall that planning systems know
+    as normal tissue objective, as a level for squared overdose.
     """
 
     kind: Literal["dose_fall_off"] = "dose_fall_off"
     from_structure: str = Field(description="the target that the distance is counted from")
     near_gy: float = Field(gt=0.0, description="level at the target's surface")
     far_gy: float = Field(ge=0.0, description="level far away")
-    fall_off_per_mm: float = Field(gt=0.0, le=10.0, description="how fast the level falls; 0.1 is 63 % in 10 mm")
+    fall_off_per_mm: float = Field(
+        gt=0.0, le=10.0, description="how fast the level falls; 0.1 is 63 % in 10 mm"
+    )
     begin_mm: float = Field(0.0, ge=0.0, description="distance from the target where it begins to fall")
 
     def model_post_init(self, context: object) -> None:

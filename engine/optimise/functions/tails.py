@@ -1,129 +1,28 @@
 r"""Functions of the hottest or the coldest part of a structure: mean tails and points of the dose-volume histogram.
 
 Which voxels belong to a tail is known only when all are known. So every voxel's volume is dealt onto the nodes of a
-fixed dose axis, with cubic B-splines of spacing h (mean and sum are kept), and the threshold is found in the histogram
-that all groups add up to. In it, steps are Gaussian integrals of standard deviation h. Value and derivatives are exact
-for doses that are smeared by 1.15 h in this way: the value differs from that of the voxels themselves by less than h,
-but for a tail of a smaller part :math:`\alpha` of a dose that is nearly uniform: there by up to
-:math:`1.15\, h\, \varphi(\Phi^{-1}(\alpha)) / \alpha`, which is 2.4 h for 5 %. What is convex for sharp tails is so
-here but for a ripple of less than 3e-4 h, divided by :math:`\alpha`, from the nodes. Beyond the axis (2000 h), doses
-are not told apart.
-
-With a sign (doses y count from the hottest or, negated, from the coldest), the integral over the tail
-:math:`\alpha` is, with the softened :math:`\phi(x) \approx \max(x, 0)`,
-
-.. math:: I(\alpha) = \min_z \Bigl[ \alpha z + \sum_k S_k\, \phi(y_k - z) \Bigr]
-
-(Rockafellar and Uryasev, J Risk 2 (2000) 21). Its derivative by :math:`S_k` is :math:`\phi(y_k - z)`, by the envelope
-theorem.
+fixed dose axis of spacing h, with B-splines of degree 5 (`engine.optimise.functions.splines`), and the threshold is
+found in the histogram that all groups add up to, with edges softened by a Gaussian of standard deviation h
+(`engine.optimise.functions.histogram`). Value and derivatives are exact for doses that are smeared by 1.22 h in this
+way. A tail's mean is by that larger than the voxels' own, most for a small part :math:`\alpha` of a nearly uniform
+dose: there by :math:`1.22\, h\, \varphi(\Phi^{-1}(\alpha)) / \alpha`, 2.5 h for 5 %. What is called convex is so but
+for a ripple from the nodes of less than :math:`2 \cdot 10^{-4}\, h / \alpha` in the tail's mean. Tails that begin
+beyond the axis (2000 h) are taken to begin at its end.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import brentq
-from scipy.special import ndtr
 
 from engine.model.arrays import F64
 from engine.optimise.functions.base import Limit, LimitedFunction, Parts, Side
+from engine.optimise.functions.histogram import FAR, Tail, ramp, square
+from engine.optimise.functions.splines import BELOW, DEGREE, N_NODE, deal
 
-_N_NODE = 2048
-_LAST = _N_NODE - 4.0
-"""In spacings: beyond it, parts go on along straight lines."""
-_FAR = 9
-"""In spacings: a softened step is 0 or 1 beyond it, to the last bit."""
 _FINEST_GY = 0.05
 _PERCENT = 100.0
 _HALF_BAND = 0.01
-_DENSITY_EPSILON = 1e-9
-
-
-def _dealt(position: F64, order: int) -> F64:
-    """Return the values of the four cubic B-splines around positions within (0, 1), or a derivative, shape (4, n)."""
-    t, u = position, 1.0 - position
-    if order == 0:
-        return np.stack([u**3, 4.0 - 6.0 * t**2 + 3.0 * t**3, 4.0 - 6.0 * u**2 + 3.0 * u**3, t**3]) / 6.0
-    if order == 1:
-        return np.stack([-(u**2), 3.0 * t**2 - 4.0 * t, 4.0 * u - 3.0 * u**2, t**2]) / 2.0
-    return np.stack([u, 3.0 * t - 2.0, 3.0 * u - 2.0, t])
-
-
-def _ramp(x: F64, width: float) -> F64:
-    """Return the integral of a softened step: max(x, 0), softened."""
-    result: F64 = x * ndtr(x / width) + width**2 * _bell(x, width)
-    return result
-
-
-def _square(x: F64, width: float) -> F64:
-    """Return twice the integral of `_ramp`: max(x, 0)², softened."""
-    result: F64 = (x**2 + width**2) * ndtr(x / width) + x * width**2 * _bell(x, width)
-    return result
-
-
-def _bell(x: F64, width: float) -> F64:
-    result: F64 = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2.0 * np.pi))
-    return result
-
-
-@dataclass(frozen=True)
-class _Tail:
-    """The tail ``part`` of a histogram over doses y: where it begins, and how that moves with the histogram."""
-
-    y_gy: F64
-    volume: F64
-    part: float
-    width_gy: float
-    threshold_gy: float
-    moves: bool
-
-    @classmethod
-    def of(cls, y_gy: F64, volume: F64, part: float, width_gy: float, highest_gy: float) -> "_Tail":
-        """Find the threshold, at most ``highest_gy``."""
-        upwards = 1 if y_gy[0] < y_gy[-1] else -1
-        y, v = y_gy[::upwards], volume[::upwards]
-        beyond = np.cumsum(v[::-1])[::-1]
-        node = int(np.flatnonzero(beyond > part)[-1])
-        # Around this node, and nowhere else, a softened step differs from a sharp one.
-        near = slice(max(node - 2 * _FAR, 0), node + 2 * _FAR + 1)
-        hotter = float(v[near.stop :].sum())
-
-        def excess(z_gy: float) -> float:
-            return hotter + float(v[near] @ ndtr((y[near] - z_gy) / width_gy)) - part
-
-        low, high = y[node] - _FAR * width_gy, min(y[node] + _FAR * width_gy, highest_gy)
-        if low >= high or excess(high) > 0.0:
-            return cls(y_gy, volume, part, width_gy, highest_gy, False)
-        threshold_gy = float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
-        return cls(y_gy, volume, part, width_gy, threshold_gy, True)
-
-    @property
-    def integral(self) -> float:
-        """Integral of y over the tail."""
-        return self.part * self.threshold_gy + float(self.volume @ self.integral_slope)
-
-    @property
-    def integral_slope(self) -> F64:
-        """Its derivative by the histogram."""
-        return _ramp(self.y_gy - self.threshold_gy, self.width_gy)
-
-    @property
-    def step(self) -> F64:
-        """Which part of each node belongs to the tail."""
-        step: F64 = ndtr((self.y_gy - self.threshold_gy) / self.width_gy)
-        return step
-
-    def threshold_change(self, change: F64) -> float:
-        """Return the derivative of the threshold along a change of the histogram; 0 where no volume is near it."""
-        density = float(self.volume @ _bell(self.y_gy - self.threshold_gy, self.width_gy))
-        if not self.moves or density * self.width_gy < _DENSITY_EPSILON:
-            return 0.0
-        return float(self.step @ change) / density
-
-    def integral_slope_change(self, change: F64) -> F64:
-        """Return the derivative of `integral_slope` along a change of the histogram."""
-        return -self.step * self.threshold_change(change)
 
 
 class _OfHistogram(LimitedFunction):
@@ -138,12 +37,12 @@ class _OfHistogram(LimitedFunction):
 
     @property
     def _spacing_gy(self) -> float:
-        return self.resolution_gy or max(_FINEST_GY, (self.dose_gy or 0.0) / (_N_NODE // 2))
+        return self.resolution_gy or max(_FINEST_GY, (self.dose_gy or 0.0) / (N_NODE // 2))
 
     @property
     def n_sum(self) -> int:
         """How many sums it takes."""
-        return _N_NODE
+        return N_NODE
 
     @property
     def _part(self) -> float:
@@ -157,22 +56,15 @@ class _OfHistogram(LimitedFunction):
 
     def _parts(self, level_gy: F64, reference_gy: F64 | None, order: int) -> Parts:
         del reference_gy
-        position = level_gy / self._spacing_gy
-        below = np.minimum(position, _LAST)
-        first = np.minimum(np.floor(below), _LAST - 1.0)
-        parts = _dealt(below - first, order)
-        if order == 0:
-            parts += (position - below) * _dealt(below - first, 1)
-        elif order == 2:
-            parts = np.where(position > _LAST, 0.0, parts)
-        place = first.astype(np.int64) + np.arange(4)[:, None]
-        return place, parts / self._spacing_gy**order
+        first = np.empty(level_gy.size, dtype=np.int64)
+        parts = np.empty((DEGREE + 1, level_gy.size))
+        deal(level_gy / self._spacing_gy, order, first, parts)
+        return first + np.arange(DEGREE + 1)[:, None], parts / self._spacing_gy**order
 
-    def _tail(self, totals: F64, part: float) -> _Tail:
-        # Node 0 lies one step below dose 0: the splines of a dose reach one step further down.
-        dose_gy = (np.arange(_N_NODE) - 1.0) * self._spacing_gy
-        highest_gy = dose_gy[-4 * _FAR] if self._sign > 0.0 else np.inf
-        return _Tail.of(self._sign * dose_gy, totals, part, self._spacing_gy, float(highest_gy))
+    def _tail(self, totals: F64, part: float) -> Tail:
+        dose_gy = (np.arange(N_NODE, dtype=np.float64) - BELOW) * self._spacing_gy
+        highest_gy = dose_gy[-4 * FAR] if self._sign > 0.0 else np.inf
+        return Tail.of(self._sign * dose_gy, totals, part, self._spacing_gy, float(highest_gy))
 
     def quantity(self, totals: F64) -> float:
         """Return the mean dose of the tail."""
@@ -262,7 +154,7 @@ class _DvhDose(_DvhPoint):
     def _convex_in_level(self) -> bool:
         return False
 
-    def _band(self, totals: F64) -> tuple[_Tail, _Tail, float]:
+    def _band(self, totals: F64) -> tuple[Tail, Tail, float]:
         """Return the tails up to the band's end and up to its begin, and the band's width with a sign."""
         part = self._part
         half = min(_HALF_BAND, 0.5 * part, 0.5 * (1.0 - part))
@@ -295,16 +187,17 @@ class DvhDistance(_DvhDose):
 
 
 class DvhPenalty(_DvhDose):
-    r"""Squares of the voxels between a point's dose and the DVH: :math:`\sum_i v_i (d_i - p)^2` for :math:`p < d_i < D_v`.
+    r"""Squares of the voxels between a point's dose and the DVH.
 
-    The hottest part v is let off; for a lower limit, the coldest part 1 - v is, and voxels with :math:`D_v < d_i < p`
-    count. Wu and Mohan, Med Phys 27 (2000) 701. Equal to :math:`\max_z \sum_i v_i \min(q(d_i), q(z)) - v\, q(z)` with
-    :math:`q(d) = \max(d - p, 0)^2`, the softened form of which is computed here. Not convex.
+    :math:`\sum_i v_i (d_i - p)^2` over the voxels with :math:`p < d_i < D_v`: the hottest part v is let off. For a
+    lower limit, the coldest part 1 - v is, and voxels with :math:`D_v < d_i < p` count. Wu and Mohan, Med Phys 27
+    (2000) 701. Equal to :math:`\max_z \sum_i v_i \min(q(d_i), q(z)) - v\, q(z)` with :math:`q(d) = \max(d - p, 0)^2`,
+    whose softened form is computed here. Not convex.
     """
 
     kind: Literal["dvh_penalty"] = "dvh_penalty"
 
-    def _beyond(self, totals: F64) -> tuple[_Tail, float]:
+    def _beyond(self, totals: F64) -> tuple[Tail, float]:
         """Return the tail that is let off, and how far it begins beyond the point's dose, or 0."""
         tail = self._tail(totals, self._part)
         return tail, max(tail.threshold_gy - self._sign * self.dose_gy, 0.0)
@@ -321,8 +214,8 @@ class DvhPenalty(_DvhDose):
             return np.zeros_like(totals)
         from_point = tail.y_gy - self._sign * self.dose_gy
         from_edge = tail.y_gy - tail.threshold_gy
-        let_off = _square(from_edge, tail.width_gy) + 2.0 * beyond_gy * _ramp(from_edge, tail.width_gy)
-        return _square(from_point, tail.width_gy) - let_off
+        let_off = square(from_edge, tail.width_gy) + 2.0 * beyond_gy * ramp(from_edge, tail.width_gy)
+        return square(from_point, tail.width_gy) - let_off
 
     def slope_change(self, totals: F64, change: F64) -> F64:
         """Return the derivative of `slope` along a change of the histogram, shape (n_sum,)."""

@@ -5,11 +5,15 @@ import pytest
 
 from engine.errors import OptimisationError
 from engine.optimise.functions import (
-    MeanDose,
-    SquaredDeviation,
+    DvhPenalty,
     Geud,
+    Homogeneity,
+    MeanDose,
+    SmoothMaximum,
+    SquaredDeviation,
     SquaredOverdose,
     SquaredUnderdose,
+    UpperMeanTail,
 )
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem, split_terms
@@ -24,6 +28,12 @@ FUNCTIONS = {
     "geud upper": Geud(a=6.0, limit="upper", dose_gy=2.0),
     "geud lower": Geud(a=-3.0, limit="lower", dose_gy=9.0),
     "geud root": Geud(a=0.5, limit="lower", dose_gy=12.0),
+}
+WITH_MANY_SUMS = {
+    "smooth maximum": SmoothMaximum(temperature_gy=0.5),
+    "upper tail": UpperMeanTail(volume_percent=20.0, resolution_gy=0.2),
+    "dvh": DvhPenalty(limit="upper", dose_gy=4.0, volume_percent=20.0, resolution_gy=0.2),
+    "homogeneity": Homogeneity(),
 }
 # Form and temperature; a temperature of 0 has kinks, but not where random weights are.
 FORMS = [
@@ -73,6 +83,33 @@ def test_the_gradient_matches_central_differences(small, form, temperature, func
         difference[beamlet] = (up - down) / (2.0 * step)
     # Rounding: 1e-15 * 300 / 1e-6 = 3e-7; where one voxel of 400 crosses a kink within the step, less than that.
     np.testing.assert_allclose(gradient, difference, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("form", "temperature"), [f for f in FORMS if f[1] != 5.0])
+@pytest.mark.parametrize("name", ["overdose", "geud upper", *WITH_MANY_SUMS])
+def test_the_product_with_the_hessian_matches_differences_of_gradients(small, form, temperature, name):
+    function = {**FUNCTIONS, **WITH_MANY_SUMS}[name]
+    if form == "voxel_worst_case" and function.side == "both":
+        pytest.skip("homogeneity has no side")
+    problem = Problem(small.rows, terms_with(function), form, PROBABILITY)
+    weight, direction = weights(small.n_beamlet), np.random.default_rng(32).normal(size=small.n_beamlet)
+    step = 1e-6
+    up, down = (problem.evaluate(weight + s * step * direction, temperature).gradient for s in (1, -1))
+    difference = (up - down) / (2.0 * step)
+    product = problem.hessian_product(weight, direction, temperature)
+    # One voxel of 200 that crosses a kink within the step would be 1e-2.
+    np.testing.assert_allclose(product, difference, rtol=1e-4, atol=1e-4 * np.abs(difference).max())
+
+
+@pytest.mark.parametrize("function", WITH_MANY_SUMS.values(), ids=WITH_MANY_SUMS.keys())
+def test_value_and_gradient_of_many_sums_are_those_of_the_dense_doses(small, function):
+    weight, terms = weights(small.n_beamlet), terms_with(function)
+    problem = Problem(small.rows, terms, "expected", PROBABILITY)
+    evaluation = problem.evaluate(weight, 0.0)
+    assert evaluation.value == pytest.approx(dense_value(small, terms, "expected", weight), rel=1e-11)
+    direction, step = np.random.default_rng(33).normal(size=weight.size), 1e-5
+    up, down = (problem.evaluate(weight + s * step * direction, 0.0).value for s in (1, -1))
+    assert evaluation.gradient @ direction == pytest.approx((up - down) / (2.0 * step), rel=1e-6)
 
 
 def dense_value(small, terms, form, weight):
