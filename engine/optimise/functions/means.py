@@ -55,7 +55,7 @@ class Geud(LimitedFunction):
 
     kind: Literal["geud"] = "geud"
     a: float = Field(ge=-40.0, le=40.0, description="volume parameter: 1 is the mean, large is the maximum")
-    limit: Limit = Field(description="whether the EUD should stay below or above dose_gy")
+    limit: Limit = Field(description="'upper' or 'lower': should it stay below or above dose_gy")
 
     def model_post_init(self, context: object) -> None:
         """Refuse exponents for which the function is not convex.

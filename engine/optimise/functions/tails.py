@@ -80,7 +80,7 @@ class _OfHistogram(LimitedFunction):
 
 
 class _MeanTail(_OfHistogram):
-    volume_percent: float = Field(ge=0.1, le=99.9, description="which part of the structure")
+    volume_percent: float = Field(ge=0.1, le=99.9, description="size of the tail")
 
     @property
     def _part(self) -> float:
@@ -120,7 +120,7 @@ class _DvhPoint(_OfHistogram):
 
     dose_gy: float = Field(ge=0.0, description="dose of the point")
     volume_percent: float = Field(ge=0.1, le=99.9, description="volume of the point: the part that gets more")
-    limit: Limit = Field(description="whether the dose to volume_percent should stay below or above dose_gy")
+    limit: Limit = Field(description="'upper' or 'lower': should it stay below or above dose_gy")
 
     @property
     def side(self) -> Side:
