@@ -48,7 +48,8 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
 
 def _describe_functions() -> list[str]:
     """Return every function with its keys, and what each key means; of one name, it may mean several things."""
-    lines, meanings = ["  function = one of (keys in brackets may be left out):"], {}
+    lines = ["  function = one of (keys in brackets may be left out):"]
+    meanings: dict[str, dict[str | None, None]] = {}
     for kind in get_args(get_args(Function)[0]):
         fields = {key: field for key, field in kind.model_fields.items() if key != "kind"}
         keys = ", ".join(key if field.is_required() else f"[{key}]" for key, field in fields.items())

@@ -286,13 +286,13 @@ def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) 
 
 
 def split_terms(terms: Sequence[Term], form: Form) -> tuple[Term, ...]:
-    """Return the terms as a form judges them: a voxel-wise worst case splits those with two sides."""
+    """Return the terms as a form judges them: a voxel-wise worst case splits robust ones with two sides."""
     if form != "voxel_worst_case":
         return tuple(terms)
     return tuple(
         Term(term.label, term.region, part, term.weight, term.robust)
         for term in terms
-        for part in one_sided(term.function)
+        for part in (one_sided(term.function) if term.robust else (term.function,))
     )
 
 

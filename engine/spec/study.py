@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from engine.errors import printable
+from engine.errors import OptimisationError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
-from engine.optimise.functions import DoseFallOff, Function, in_words
+from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
 from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
@@ -275,6 +275,10 @@ class Study(Spec):
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
             )
+        if self.optimisation.robust == "voxel_worst_case":
+            for number, objective in enumerate(self.objectives):
+                if objective.robust:
+                    _require_sides(number, objective)
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             missing = [name for name in self.pareto.criteria if name not in used]
@@ -298,6 +302,13 @@ class Study(Spec):
                 names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
+
+
+def _require_sides(number: int, objective: ObjectiveSpec) -> None:
+    try:
+        one_sided(objective.function)
+    except OptimisationError as error:
+        raise ValueError(f"objectives[{number}]: {error}") from error
 
 
 def load_study(path: Path) -> Study:

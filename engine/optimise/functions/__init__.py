@@ -75,7 +75,7 @@ def one_sided(function: DoseFunction) -> tuple[DoseFunction, ...]:
     if function.side == "both":
         raise OptimisationError(
             "a voxel-wise worst case cannot judge 'homogeneity', which has no hot and cold side; "
-            "use squared_deviation, or another robust form"
+            "use squared_deviation, another robust form, or robust = false"
         )
     return (function,)
 

@@ -42,6 +42,12 @@ BROKEN = {
         'function = "lower_mean_tail"\nvolume_percent = 5.0',
         "objectives[2]: needs dose_gy, the dose to reach",
     ),
+    "an objective without sides for a voxel-wise worst case": (
+        'robust = "composite_worst_case"\nmax_evaluations = 60\n\n[[objectives]]',
+        'robust = "voxel_worst_case"\n\n[[objectives]]\nstructure = "Target"\nfunction = "homogeneity"\n'
+        "weight = 1.0\n\n[[objectives]]",
+        "objectives[0]: a voxel-wise worst case cannot judge 'homogeneity'",
+    ),
     "EQD2 without its ratio": (
         'function = "mean"',
         'function = "mean"\neqd2 = {}',
