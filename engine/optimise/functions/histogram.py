@@ -64,10 +64,14 @@ class Tail:
         def excess(z_gy: float) -> float:
             return hotter + float(v[near] @ ndtr((y[near] - z_gy) / width_gy)) - part
 
-        low, high = y[node] - FAR * width_gy, min(y[node] + FAR * width_gy, highest_gy)
-        if low >= high or excess(high) > 0.0:
+        low, high = float(y[node] - FAR * width_gy), float(y[node] + FAR * width_gy)
+        if low >= highest_gy or (high > highest_gy and excess(highest_gy) > 0.0):
             return cls(y_gy, volume, part, width_gy, highest_gy, False)
-        threshold_gy = float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
+        # Where a gap between doses is at the very edge of the tail, rounding may decide: any place in it will do.
+        if excess(low) <= 0.0 or excess(high) >= 0.0:
+            threshold_gy = low if excess(low) <= 0.0 else high
+        else:
+            threshold_gy = float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
         return cls(y_gy, volume, part, width_gy, threshold_gy, True)
 
     @property

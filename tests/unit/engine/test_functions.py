@@ -331,6 +331,20 @@ def test_a_tail_of_a_uniform_dose_is_off_by_what_its_docstring_says():
     assert value(tail, np.full(5, 40.0), share) - 40.0 == pytest.approx(2.5 * 0.05, rel=0.03)
 
 
+def test_a_tail_whose_edge_is_in_a_gap_between_doses_has_its_mean():
+    for n in range(2, 12):
+        dose_gy, share = np.arange(1.0, n + 1.0) * 5.0, np.full(n, 1.0 / n)
+        for hot in range(1, n):
+            upper = UpperMeanTail(volume_percent=100.0 * hot / n)
+            lower = LowerMeanTail(volume_percent=100.0 * hot / n, dose_gy=60.0)
+            assert value(upper, dose_gy, share) == pytest.approx(dose_gy[-hot:].mean(), rel=1e-6)
+            assert lower.quantity(lower.sums(dose_gy, share)) == pytest.approx(dose_gy[:hot].mean(), rel=1e-6)
+            gradient = gradient_of(upper, dose_gy, share)
+            np.testing.assert_allclose(
+                gradient, np.where(dose_gy > dose_gy[-hot - 1], 1.0 / hot, 0.0), atol=1e-6
+            )
+
+
 def test_a_mean_tail_beyond_the_axis_still_falls_with_the_dose():
     tail, share = UpperMeanTail(volume_percent=50.0), np.full(4, 0.25)
     gradient = gradient_of(tail, np.array([150.0, 160.0, 170.0, 180.0]), share)
