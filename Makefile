@@ -16,8 +16,9 @@ run: .venv/ready
 	@echo "plan report:  $(CURDIR)/$(RUN)/report.html"
 	@echo "front report: $(CURDIR)/$(RUN)/front.html"
 
+# Two processes; the tests of a file stay together, because they share what takes long to make.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 # Where SLURM cannot be had, its tests are skipped; NIGHTBEAM_SITE_TESTS=required has them fail.
 test-cluster: .venv/ready

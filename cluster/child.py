@@ -13,6 +13,8 @@ from typing import IO
 
 from cluster.process import JOINED
 
+MAX_EARLY_DEATHS = 5
+"""A worker that ends so often in a row before it has joined is not started again."""
 _LOG = logging.getLogger("nightbeam")
 _LAST_WORDS = 800
 _ENVIRONMENT = {

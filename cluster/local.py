@@ -19,7 +19,7 @@ from pathlib import Path
 
 from distributed import Security
 
-from cluster.child import Child
+from cluster.child import MAX_EARLY_DEATHS, Child
 from cluster.ends import Cause, WorkerEnd
 from cluster.memory import n_oom_kill, worker_limit
 from cluster.security import hidden_certificate, path_of, security
@@ -29,7 +29,6 @@ START_S = 60.0
 """How long a scheduler may take to say its address."""
 SCHEDULER = "scheduler"
 _LOG = logging.getLogger("nightbeam")
-_MAX_EARLY_DEATHS = 5
 _END_S = 5.0
 _NOTICE_S = 2.0
 _NEAR_LIMIT = 0.9
@@ -176,7 +175,7 @@ class LocalProcesses:
             self._ends[child.address] = self._end_of(child, child.address, how)
         n_early = 0 if child.has_joined else self._n_early_deaths.get(child.role, 0) + 1
         self._n_early_deaths[child.role] = n_early
-        if n_early >= _MAX_EARLY_DEATHS:
+        if n_early >= MAX_EARLY_DEATHS:
             self._fail(
                 ClusterError(
                     f"{child.role} ended {n_early} times before it could start working ({how}); "

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,8 @@ class Cluster:
         Where jobs on a SLURM cluster keep their files, and whom they tell of.
     limit_bytes
         Memory that each local worker may use; if None, an equal share of what is free.
+    wait_s
+        How long to wait for a worker where jobs are submitted for them.
     """
 
     def __init__(
@@ -80,8 +83,9 @@ class Cluster:
         patience_s: float = 0.0,
         jobs: "JobFiles | None" = None,
         limit_bytes: int | None = None,
+        wait_s: float = math.inf,
     ) -> None:
-        self._where, self._patience_s = where, patience_s
+        self._where, self._patience_s, self._wait_s = where, patience_s, wait_s
         self._client: Client | None = None
         self.local: LocalProcesses | None = None
         self.slurm: SlurmCluster | None = None
@@ -108,7 +112,7 @@ class Cluster:
             if self.local is not None:
                 self._client = self._first_client(self.local)
             elif self.slurm is not None:
-                self._client = _client_of_jobs(self.slurm)
+                self._client = _client_of_jobs(self.slurm, self._wait_s)
             else:
                 self._client = _join(self._where, self._patience_s)
         return self._client
@@ -164,7 +168,7 @@ class Cluster:
             self._client = None
 
 
-def _client_of_jobs(slurm: SlurmCluster) -> Client:
+def _client_of_jobs(slurm: SlurmCluster, wait_s: float) -> Client:
     address = slurm.address()
     limit_s = time.monotonic() + START_S
     while True:
@@ -175,7 +179,7 @@ def _client_of_jobs(slurm: SlurmCluster) -> Client:
             failure = slurm.failure()
             if failure is not None or time.monotonic() > limit_s:
                 raise failure or error from error
-    client.supervision = slurm.supervisor
+    client.supervision, client.wait_s = slurm.supervisor, wait_s
     try:
         known_workers(client)
         # Those that run already will join in a moment; resident tiles stay where they are first put.

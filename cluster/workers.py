@@ -1,5 +1,6 @@
 """The workers that a scheduler knows, and what to do when there are none, or no scheduler."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ class SupervisedClient(Client):
     """A client of a cluster whose workers somebody looks after."""
 
     supervision: Supervision | None = None
+    wait_s: float = math.inf
+    """How long a worker is waited for where somebody looks after them."""
 
 
 def want(client: Client, n_task: int) -> None:
@@ -78,7 +81,7 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
     Raises
     ------
     ClusterError
-        If no worker comes: for a minute, or where jobs are submitted for them, ever.
+        If no worker comes: for a minute, or where jobs are submitted for them, ever, or for as long as the client says.
     SchedulerLostError
         If the scheduler is gone.
     """
@@ -88,10 +91,14 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
         waited_s = time.monotonic() - begin_s
         if len(workers) >= max(1, n_wanted) or (workers and waited_s > (wait_s or 0.0)):
             return dict(sorted(workers.items()))
-        supervision = client.supervision if isinstance(client, SupervisedClient) else None
-        if supervision is not None:
+        if isinstance(client, SupervisedClient) and client.supervision is not None:
             # Jobs may wait in a queue for hours: as long as some will come, they are waited for.
-            supervision.expects_workers()
+            why = client.supervision.expects_workers()
+            if not workers and waited_s > client.wait_s:
+                raise ClusterError(
+                    f"no worker came within {client.wait_s:g} s: {why}; mend the SLURM file, or give them longer with "
+                    "--wait"
+                )
         elif not workers and waited_s > WORKER_WAIT_S:
             raise ClusterError(
                 f"the cluster has been without workers for {WORKER_WAIT_S:g} s (they were killed, or their time is "

@@ -146,8 +146,8 @@ def _run_flow(
         from flows.cases import case_of_study
         from flows.run import Computing, open_run
 
-        computing = Computing(cluster, n_worker, n_thread, memory_gib, str(output / "usage.jsonl"))
-        run = stack.enter_context(open_run(store, quiet, computing))
+        computing = Computing(cluster, n_worker, n_thread, memory_gib)
+        run = stack.enter_context(open_run(store, quiet, computing, output))
         with suppress(NightbeamError):  # the flow meets it again, and tells it or mends it
             case_of_study(run, found.case, study.parent)
         wait_for_prefect()

@@ -239,7 +239,7 @@ def _import_and_plan(place: _Place, found: InboxSet, case_name: str, out: Path) 
     with log_to(out / "nightbeam.log"), progress_in(out, "plan"):
         write_study(found.protocol, case_name, study)
         with (
-            open_run(place.store.address, True, place.computing) as run,
+            open_run(place.store.address, True, place.computing, out) as run,
             _in_one_folder(found) as folder,
         ):
             _import(run, folder, case_name)

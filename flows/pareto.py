@@ -25,7 +25,7 @@ def trace_front(
     path = Path(study_file)
     study = load_study(path)
     front.pareto_spec(study)
-    with open_run(parse_address(store), quiet, computing) as run:
+    with open_run(parse_address(store), quiet, computing, Path(output)) as run:
         return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
 
 

@@ -51,7 +51,7 @@ def plan_case(
     """
     path = Path(study_file)
     study = load_study(path)
-    with open_run(parse_address(store), quiet, computing) as run:
+    with open_run(parse_address(store), quiet, computing, Path(output)) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 

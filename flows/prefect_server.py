@@ -25,8 +25,9 @@ from pathlib import Path
 
 from engine.errors import NightbeamError, StoreError
 from flows.prefect_database import keep_database, provide_database
-from storage.lease import Claim
+from storage.lease import live_since, take_run_lease
 from storage.lease_files import FOLDER
+from storage.places.folder import Folder
 
 _START_LIMIT_S = 90.0
 _PR_SET_PDEATHSIG = 1
@@ -147,16 +148,11 @@ def own_folder(home: Path) -> Iterator[Path]:
         # Without any lease it is being made just now.
         if any((other / FOLDER).glob("*")):
             with suppress(StoreError):
-                lease = Claim(other, "run").try_take()
-                if lease is not None:
-                    with lease:
-                        shutil.rmtree(other, ignore_errors=True)
+                if live_since(other) is None:
+                    shutil.rmtree(other, ignore_errors=True)
     own = home / uuid.uuid4().hex[:8]
-    own.mkdir(parents=True)
-    lease = Claim(own, "run").try_take()
-    if lease is None:
-        raise StoreError(f"{own} is in use although it was made just now; start again")
-    with lease:
+    Folder(own).prepare()
+    with take_run_lease(own):
         try:
             yield own
         finally:

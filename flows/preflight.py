@@ -14,11 +14,9 @@ from flows.command import EPILOG, QUIET, STORE, clear_errors
 from storage.places.address import Address
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from cluster.preflight import Worker
     from cluster.seen import Seen
-    from flows.progress import Reporter
+    from flows.run import Run
     from flows.store_probe import Probed
 
 _LOOK_S = 1.0
@@ -56,9 +54,9 @@ def test(where: str, store: Address, workers: int | None, wait_s: float, quiet: 
     found_store.require_writable()
     here = see()
     wrong: list[str] = []
-    with Run(found_store, reporter, Computing(where, workers), checks_workers=False) as run:
+    with Run(found_store, reporter, Computing(where, workers), checks_workers=False, wait_s=wait_s) as run:
         n_wanted = _n_wanted(where, workers)
-        wrong += _wait_for_all(run.client, n_wanted, wait_s, reporter)
+        wrong += _wait_for_all(run, n_wanted)
         n_worker = len(run.client.scheduler_info(n_workers=-1)["workers"])
         with reporter.stage("known job", n_worker, "workers") as steps:
             looked = look_at_workers(run.client, steps.advance)
@@ -94,23 +92,23 @@ def _n_wanted(where: str, workers: int | None) -> int:
     return 1
 
 
-def _wait_for_all(client: "Client", n_wanted: int, wait_s: float, reporter: "Reporter") -> list[str]:
+def _wait_for_all(run: "Run", n_wanted: int) -> list[str]:
     """Wait until all workers have joined; returns what to say where they do not."""
     from cluster.workers import known_workers
 
-    limit_s = time.monotonic() + wait_s
+    limit_s = time.monotonic() + run.wait_s
     n_told = -1
     while True:
-        n_there = len(known_workers(client))
+        n_there = len(known_workers(run.client))
         if n_there >= n_wanted:
             return []
         if n_there != n_told:
             n_told = n_there
-            reporter.say(f"{n_there} of {n_wanted} workers are there; waiting for the others")
+            run.reporter.say(f"{n_there} of {n_wanted} workers are there; waiting for the others")
         if time.monotonic() > limit_s:
             return [
-                f"only {n_there} of {n_wanted} workers came within {wait_s:g} s; see with squeue why their jobs wait, "
-                "or give them longer with --wait"
+                f"only {n_there} of {n_wanted} workers came within {run.wait_s:g} s; see with squeue why their jobs "
+                "wait, or give them longer with --wait"
             ]
         time.sleep(_LOOK_S)
 

@@ -1,5 +1,6 @@
 """What a run holds while it lasts: the store, the cluster (opened only when something has to be computed), progress."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -41,15 +42,12 @@ class Computing:
     memory_gib
         Memory that each worker may use; if None an equal share of what is free, or what the workers of a scheduler
         say themselves.
-    usage
-        File that is told what every worker job used, if any.
     """
 
     cluster: str = "local"
     n_worker: int | None = None
     n_thread: int = 1
     memory_gib: float | None = None
-    usage: str | None = None
 
     @property
     def memory_bytes(self) -> int | None:
@@ -69,20 +67,26 @@ class Run:
         Progress.
     computing
         Where it computes.
+    output
+        Folder that is told what every worker job used, if any.
     may_compute
         False for commands that only tell again what is in the store.
     need
         What every worker will use at most, when the first thing has to be computed.
     checks_workers
         Whether workers on other machines are looked at before they compute.
+    wait_s
+        How long to wait for a worker where jobs are submitted for them.
     """
 
     store: Store
     reporter: Reporter
     computing: Computing = Computing()
+    output: Path | None = None
     may_compute: bool = True
     need: "MemoryNeed | None" = None
     checks_workers: bool = True
+    wait_s: float = math.inf
     _size: "Callable[[], MemoryNeed] | None" = None
     _open: ExitStack = field(default_factory=ExitStack)
     _cluster: "Cluster | None" = None
@@ -116,16 +120,12 @@ class Run:
     def _job_files(self) -> "JobFiles":
         from cluster.open import JobFiles
 
-        return JobFiles(self._jobs_root(), self._usage, self.reporter.say)
-
-    @property
-    def _usage(self) -> Path | None:
-        return None if self.computing.usage is None else Path(self.computing.usage)
+        usage = None if self.output is None else self.output / "usage.jsonl"
+        return JobFiles(self._jobs_root(), usage, self.reporter.say)
 
     def _jobs_root(self) -> Path:
         # A store in a bucket has no folder that the nodes see: then the output folder has to be one.
-        output = Path.cwd() if self._usage is None else self._usage.parent
-        return local_folder(self.store.address, output) / CLUSTERS
+        return local_folder(self.store.address, self.output or Path.cwd()) / CLUSTERS
 
     def require_computing(self) -> None:
         """Raise if this run may only look things up.
@@ -159,6 +159,7 @@ class Run:
                 self._patience_s,
                 self._job_files(),
                 where.memory_bytes,
+                self.wait_s,
             )
         return self._cluster
 
@@ -266,23 +267,24 @@ _begun: Run | None = None
 
 
 @contextmanager
-def open_run(store: Address, quiet: bool, computing: Computing) -> Iterator[Run]:
+def open_run(store: Address, quiet: bool, computing: Computing, output: Path) -> Iterator[Run]:
     """Yield the run that this process has begun with the same arguments, or begin one.
 
     So the command can begin before the Prefect flow, which has to wait for its server, and the flow takes over. The
     arguments are those of `flows.plan_case.plan_case`.
     """
     global _begun
-    wanted = (Store(store).address, quiet, computing)
+    wanted = (Store(store).address, quiet, computing, output)
     if _begun is not None and wanted == (
         _begun.store.address,
         _begun.reporter.console.quiet,
         _begun.computing,
+        _begun.output,
     ):
         yield _begun
         return
     before = _begun
-    with Run(Store(store), Reporter(quiet), computing) as run:
+    with Run(Store(store), Reporter(quiet), computing, output) as run:
         _begun = run
         try:
             yield run

@@ -47,7 +47,8 @@ def probe_store(
     from cluster.preflight import do_on_each
 
     place, token = store.place, uuid.uuid4().hex
-    found = {}
+    found: dict[str, Probed] = {}
+    wrote: dict[str, tuple[float, str]] = {}
     # Listed before anything is written, so that a file system which remembers folders has something to forget.
     list(place.files(ASIDE))
     place.publish(_key(token), bytes(_N_BYTE))
@@ -61,16 +62,16 @@ def probe_store(
             elif isinstance(told, str):
                 found[address] = Probed(None, None, told)
             else:
-                there_s, theirs = told
-                back_s = _wait_for(place, theirs)
-                late = (
-                    f"writes to {store.address}, but this process does not see it within {_SEEN_S:g} s; "
-                    f"{_remedy(store.address)}"
-                )
-                found[address] = Probed(there_s, back_s, "" if back_s is not None else late)
-                place.delete([theirs])
+                wrote[address] = told
+        late = (
+            f"writes to {store.address}, but this process does not see it within {_SEEN_S:g} s; "
+            f"{_remedy(store.address)}"
+        )
+        seen = _wait_for(place, [theirs for _, theirs in wrote.values()])
+        for address, (there_s, theirs) in wrote.items():
+            found[address] = Probed(there_s, seen.get(theirs), "" if theirs in seen else late)
     finally:
-        place.delete([_key(token)])
+        place.delete([_key(token), *(theirs for _, theirs in wrote.values())])
     return found
 
 
@@ -84,7 +85,7 @@ def _probe_there(address: Address, token: str) -> tuple[float, str] | str:
         # Opening a store that is not there would make one.
         if not place.is_there(MARKER):
             return f"does not see the store {address}; {_remedy(address)}, or give another store with --store"
-        there_s = _wait_for(place, _key(token))
+        there_s = _wait_for(place, [_key(token)]).get(_key(token))
         if there_s is None:
             return (
                 f"sees another store at {address}: a file of this process does not come there within {_SEEN_S:g} s; "
@@ -108,12 +109,17 @@ def _key(token: str) -> str:
     return f"{ASIDE}/{token}.probe"
 
 
-def _wait_for(place: Place, key: str) -> float | None:
+def _wait_for(place: Place, keys: Sequence[str]) -> dict[str, float]:
+    """Wait for all files at once; returns after how long each was seen, of those that were."""
     begin_s = time.monotonic()
+    seen: dict[str, float] = {}
     with clear_errors(place.address, "read"):
-        while time.monotonic() < begin_s + _SEEN_S:
+        while len(seen) < len(keys) and time.monotonic() < begin_s + _SEEN_S:
             # A name that was not there may be remembered as absent; a listing asks again sooner.
-            if place.is_there(key) or any(file.key == key for file in place.files(ASIDE)):
-                return time.monotonic() - begin_s
-            time.sleep(_LOOK_S)
-    return None
+            listed = {file.key for file in place.files(ASIDE)}
+            for key in keys:
+                if key not in seen and (key in listed or place.is_there(key)):
+                    seen[key] = time.monotonic() - begin_s
+            if len(seen) < len(keys):
+                time.sleep(_LOOK_S)
+    return seen

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from cluster.where import is_site_file
 from engine.errors import ClusterError
 from flows.command import EPILOG, clear_errors
 from storage.places.address import Address
+
+if TYPE_CHECKING:
+    from storage.lease import Lease
 
 _RUNS = ("plan", "pareto", "batch")
 
@@ -47,15 +50,16 @@ def submit(context: click.Context, what: str, dry_run: bool, arguments: tuple[st
     if dry_run:
         click.echo(script, nl=False)
         return
-    live = job.live()
-    if live is not None:
-        where = f" on {live.host}" if live.host else ""
-        raise ClusterError(
-            f"{file.name} is job {live.id} already ({live.state.lower()}{where}), and writes to {output}; wait for it, "
-            f"end it with `scancel {live.id}`, or give another folder with --output"
-        )
-    job.prepare(script)
-    number = job.submit(name)
+    with _only_submission(job.folder, name):
+        live = job.live()
+        if live is not None:
+            where = f" on {live.host}" if live.host else ""
+            raise ClusterError(
+                f"{file.name} is job {live.id} already ({live.state.lower()}{where}), and writes to {output}; wait for "
+                f"it, end it with `scancel {live.id}`, or give another folder with --output"
+            )
+        job.prepare(script)
+        number = job.submit(name)
     click.echo(
         f"submitted as job {number} ({name}), walltime {site.controller.walltime}, started again when that ends"
     )
@@ -64,6 +68,21 @@ def submit(context: click.Context, what: str, dry_run: bool, arguments: tuple[st
     click.echo(f"             nightbeam status {shlex.quote(str(output))}")
     click.echo(f"  stop it    scancel {number}     (submitted again, it goes on where it was)")
     click.echo(f"  results    {output}")
+
+
+def _only_submission(folder: Path, name: str) -> "Lease":
+    """Return the lease that whoever looks for a job and submits one has to hold: two at once would submit two."""
+    from storage.lease import Claim
+
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = Claim(folder, "submit")
+    lease = claim.take_or_listen()
+    if lease is None:
+        raise ClusterError(
+            f"somebody submits the same at this moment ({claim.holder or 'unknown'}); see the job with "
+            f"`squeue --me --name={name}`"
+        )
+    return lease
 
 
 def _parse(

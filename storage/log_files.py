@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from engine.errors import StoreError
 from storage.places.address import Address
 from storage.places.opening import bucket_at
 
@@ -30,7 +29,7 @@ class Log(Protocol):
     """A log that is being written."""
 
     def write(self, record: bytes) -> None:
-        """Add a record; raises an OSError or StoreError, and the log then ends with the record before."""
+        """Add a record; raises what was wrong, an OSError as a rule, and the log then ends with the record before."""
         ...
 
     def close(self, keep: bool) -> None:
@@ -170,7 +169,7 @@ class _LogRow:
         self._bucket, self._row = bucket, row
         bucket.publish(_numbered(row, 0), content)
         self._unsent: list[bytes] = []
-        self._error: StoreError | None = None
+        self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._send_until_closed, name="evaluation-log", daemon=True)
@@ -203,11 +202,14 @@ class _LogRow:
                 return
             try:
                 self._bucket.publish(_numbered(self._row, number), content)
-            except OSError as error:
+            except BaseException as error:
+                # Whatever it is: nobody may wait for a thread that has ended.
                 with self._changed:
-                    self._error = error if isinstance(error, StoreError) else StoreError(str(error))
+                    self._error = error
                     self._changed.notify_all()
-                return
+                if isinstance(error, OSError):
+                    return
+                raise
             number += 1
             with self._changed:
                 del self._unsent[:sent]

@@ -6,6 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("nightbeam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nightbeam")
 
 
 @pytest.fixture(scope="session")

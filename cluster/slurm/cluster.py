@@ -65,7 +65,6 @@ class SlurmCluster:
     ) -> None:
         self.site = site
         self._host = own_host(site.interface)
-        clear_left_over(root, say)
         self.folder = make_run_folder(root, usage)
         descriptor = os.open(self.folder / CERTIFICATE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:

@@ -64,6 +64,11 @@ class Job:
         return self.state in _NOT_YET
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether SLURM has it stand still: it does nothing, keeps its memory, and goes on when it may."""
+        return self.state == "SUSPENDED"
+
+    @property
     def has_ended(self) -> bool:
         """Whether it computes no more."""
         # A completing job has got its SIGTERM, or is over.

@@ -107,7 +107,6 @@ class ControllingJob:
 
     def prepare(self, script: str) -> None:
         """Write the script for a submission that begins with nothing done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "state.json").unlink(missing_ok=True)
         self.script.write_text(script)
         self.script.chmod(0o755)

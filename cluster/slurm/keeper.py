@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from cluster.child import Child
+from cluster.child import MAX_EARLY_DEATHS, Child
 from cluster.ends import Cause, WorkerEnd
 from cluster.memory import gib
 from cluster.slurm.notes import (
@@ -36,7 +36,6 @@ from cluster.slurm.worker import own_host
 from engine.errors import ClusterError, reason_and_remedy
 
 CERTIFICATE = "certificate.pem"
-MAX_EARLY_DEATHS = 5
 UNREACHABLE_S = 60.0
 """A scheduler that cannot be reached for so long is gone for good."""
 SILENT_S = 300.0
@@ -62,6 +61,13 @@ def margin_s(walltime_s: float) -> float:
 def longest_margin_s(walltime_s: float) -> float:
     """Return how long before its walltime a job begins to leave at the most."""
     return margin_s(walltime_s) * (1.0 + _STAGGER)
+
+
+def _left_s(walltime_s: float) -> float:
+    """Return how long this job may go on: its walltime, less what it has used of it if SLURM tells."""
+    # Newer SLURMs than 22.05 say when it ends. An allocation that steps run in may end before their walltime, too.
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return min(walltime_s, float(end) - time.time()) if end.isdigit() else walltime_s
 
 
 class Keeper:
@@ -96,8 +102,8 @@ class Keeper:
         begin_s = time.monotonic()
         # Jobs that began together do not leave together.
         margin = margin_s(self._orders.walltime_s) * (1.0 + _STAGGER * random.Random(job).random())
-        self._leave_s = begin_s + self._orders.walltime_s - margin
-        self._walltime_s = begin_s + self._orders.walltime_s
+        self._walltime_s = begin_s + _left_s(self._orders.walltime_s)
+        self._leave_s = self._walltime_s - margin
         self._kill_s: float | None = None
         self._look_s = self._touch_s = 0.0
         self._tick_s = begin_s
@@ -293,7 +299,8 @@ class Keeper:
         self._tick_s = now_s
         for number, child in self._children.items():
             self._silent_s[number] += ticked_s
-            if child.has_joined and self._silent_s[number] > SILENT_S:
+            # Also one that has not joined by then, as it hangs where it starts, or where it registers.
+            if self._silent_s[number] > SILENT_S:
                 child.process.kill()
 
 

@@ -143,10 +143,6 @@ class StepJobs:
                 except ClusterError:
                     step.srun.terminate()
 
-    def cancel_all(self) -> None:
-        """Ask all workers to leave."""
-        self.cancel(list(self._steps))
-
     def _options(self, name: str) -> list[str]:
         site = self._site
         return [

@@ -86,6 +86,7 @@ class Supervisor:
         self._n_enough = site.n_job_min
         self._less_since_s: float | None = None
         self._n_early = 0
+        self._n_taken = 0
         self._away_s = LOOK_S
         self._is_away = False
         self._look_first = False
@@ -126,12 +127,16 @@ class Supervisor:
             reasons = sorted({job.reason for job in pending if job.reason not in ("", "None")})
             why = f" ({', '.join(reasons)})" if reasons else ""
             return f"{len(pending)} of {len(live)} worker jobs wait in SLURM's queue{why}"
+        n_suspended = sum(job.is_suspended for job in live)
+        if n_suspended:
+            return f"{n_suspended} of {len(live)} worker jobs are suspended by SLURM"
         return f"{len(live)} worker jobs are starting"
 
     def n_running(self) -> int:
         """Return how many jobs run."""
         with self._lock:
-            return sum(seen.over_s is None and not seen.job.is_pending for seen in self._seen.values())
+            live = [seen.job for seen in self._seen.values() if seen.over_s is None]
+        return sum(not job.is_pending and not job.is_suspended for job in live)
 
     def want(self, n_task: int) -> None:
         """Say how many tasks could be done at the same time, if there were workers for them."""
@@ -249,6 +254,7 @@ class Supervisor:
         elif n_coming > self._n_wanted:
             self._send_away(staying, n_coming - self._n_wanted)
         self._tell_waiting(now_s)
+        self._tell_suspended(now_s)
         if n_coming == self._n_wanted == self.n_running():
             self._away_s = _QUIET_LOOK_S
 
@@ -305,9 +311,13 @@ class Supervisor:
         if seen.by_us:
             return
         if note is not None and note[0].workers:
-            self._n_early = 0
+            self._n_early = self._n_taken = 0
         elif job.state in ("COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL", "TIMEOUT"):
             self._count_early(f"job {job.id}{_on(job)} ({_state(job)})", job.id, now_s)
+        else:
+            # Somebody's will or bad luck, and no reason to give up: but there is no use in hurrying either.
+            self._n_taken += 1
+            self._pause(self._n_taken, now_s)
         if how != "walltime" or job.state == "TIMEOUT":
             what = "is not known to SLURM any more" if how == "lost" else _state(job)
             self._say(f"worker job {job.id}{_on(job)} {what}; replacing it")
@@ -323,7 +333,7 @@ class Supervisor:
     def _count_early(self, which: str, number: str, now_s: float) -> None:
         """Count a job that ended before it was of any use, and give up after some in a row, if no other job works."""
         self._n_early += 1
-        self._not_before_s = now_s + min(LOOK_S * 2.0**self._n_early, _LONGEST_LOOK_S)
+        self._pause(self._n_early, now_s)
         if self._n_early < _MAX_EARLY_ENDS:
             return
         words = (
@@ -335,6 +345,10 @@ class Supervisor:
             self._tell("early ends", f"{words}; trying again every minute, as others work", now_s)
         else:
             self._failure = ClusterError(words)
+
+    def _pause(self, n_before: int, now_s: float) -> None:
+        """Submit nothing for a while, which grows with the number of jobs that ended early before."""
+        self._not_before_s = now_s + min(LOOK_S * 2.0 ** min(n_before, 10), _LONGEST_LOOK_S)
 
     def _some_work(self) -> bool:
         """Return whether a worker has joined from a job that runs."""
@@ -435,6 +449,16 @@ class Supervisor:
             self._tell(
                 f"reason {reason}",
                 f"worker jobs wait in SLURM's queue: {reason}; waiting for them (Ctrl-C stops, and nothing is lost)",
+                now_s,
+            )
+
+    def _tell_suspended(self, now_s: float) -> None:
+        n_suspended = sum(seen.over_s is None and seen.job.is_suspended for seen in self._seen.values())
+        if n_suspended:
+            # Not replaced: another one would wait for the same place, and be one too many when it is over.
+            self._tell(
+                "suspended",
+                f"{n_suspended} worker jobs are suspended by SLURM; they go on when it lets them",
                 now_s,
             )
 

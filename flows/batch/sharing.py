@@ -59,22 +59,28 @@ class Sharing:
         n_waiting
             Jobs that wait, this one among them; the last ones of a night get the workers of those that will not come.
         """
-        where = self._computing
         if not self._is_local:
-            given = () if where.n_worker is None else ("--workers", str(where.n_worker))
-            memory = () if where.memory_gib is None else ("--memory", f"{where.memory_gib:g}")
-            return Share(0, 0.0, ("--cluster", where.cluster, *given, *memory))
+            return Share(0, 0.0, self.by_hand())
         n_place = max(1, min(self._n_at_once - len(running), n_waiting))
         n_free = self.n_worker - sum(share.n_worker for share in running)
         # The first ones get what does not divide.
         n_worker = max(1, -(-n_free // n_place))
         options = (
             *("--workers", str(n_worker)),
-            *("--threads", str(where.n_thread)),
+            *("--threads", str(self._computing.n_thread)),
             *("--memory", f"{self._memory_gib:.3f}"),
         )
         return Share(n_worker, n_worker / max(self.n_worker, self._n_at_once), options)
 
     def by_hand(self) -> tuple[str, ...]:
-        """Return the options of a command that works on one job alone."""
-        return () if self._is_local else ("--cluster", self._computing.cluster)
+        """Return the options that the batch was given, for a command that works on one job alone or on all."""
+        where, default = self._computing, Computing()
+        given = {
+            "--cluster": (where.cluster, default.cluster),
+            "--workers": (where.n_worker, default.n_worker),
+            "--threads": (where.n_thread, default.n_thread),
+            "--memory": (where.memory_gib, default.memory_gib),
+        }
+        return tuple(
+            text for name, (value, usual) in given.items() if value != usual for text in (name, str(value))
+        )

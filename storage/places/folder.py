@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from zarr.storage import ZipStore
 
@@ -14,6 +15,7 @@ from engine.errors import StoreError
 from storage.places.place import ASIDE, CLUSTERS, PlacedFile, clear_errors
 from storage.sealing import seal_is_whole, verify, write_sealed
 
+R = TypeVar("R")
 _NO_RENAME = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -63,40 +65,38 @@ class Folder:
 
     def read(self, key: str) -> bytes:
         """Return a file."""
-        return (self.address / key).read_bytes()
+        return self._found(key, Path.read_bytes)
 
     def open_parts(self, key: str, whole: bool) -> ZipStore:
         """Open a sealed file; what is read of it comes from the disk then."""
-        path = self.address / key
         # zarr reads a chunk that is not there as zeros, without a word. The seal protects the list of chunks: no
         # chunk can vanish from it, or change its name or length, unnoticed.
-        if not seal_is_whole(path):
+        if not self._found(key, seal_is_whole):
             raise ValueError("the list of its parts has a wrong checksum")
-        return ZipStore(path, mode="r")
+        return ZipStore(self.address / key, mode="r")
 
     def verify(self, key: str) -> None:
         """Read a sealed file, and compare all its checksums."""
-        verify(self.address / key)
+        self._found(key, verify)
 
     def is_there(self, key: str) -> bool:
         """Return whether there is such a file."""
         # Not `exists`, which in some versions of Python says no of what may not be looked at.
         try:
-            (self.address / key).stat()
+            self._found(key, Path.stat)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
     def use(self, key: str) -> bool:
         """Return whether a file is there, and set its modification time to now."""
-        path = self.address / key
         try:
-            os.utime(path)
+            self._found(key, os.utime)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             # A store that may only be read: it cannot be pruned either.
-            path.stat()
+            (self.address / key).stat()
         return True
 
     def put_away(self, key: str, to: str) -> None:
@@ -146,6 +146,29 @@ class Folder:
         """Return the time that a new file gets."""
         with tempfile.TemporaryFile(dir=self.address / ASIDE) as stream:
             return os.fstat(stream.fileno()).st_mtime
+
+    def _found(self, key: str, look: Callable[[Path], R]) -> R:
+        """Return what a look at a file returns; one that seems to be missing is looked for once more.
+
+        A network file system may remember for a minute that a name was missing, and asks its server again when the
+        folder is opened.
+        """
+        path = self.address / key
+        try:
+            return look(path)
+        except FileNotFoundError:
+            self._open_anew(path.parent)
+            return look(path)
+
+    def _open_anew(self, folder: Path) -> None:
+        try:
+            os.close(os.open(folder, os.O_RDONLY))
+        except FileNotFoundError:
+            # That may be only remembered, too.
+            if folder == self.address:
+                raise
+            self._open_anew(folder.parent)
+            os.close(os.open(folder, os.O_RDONLY))
 
     def _publish_by(self, final: Path, write: Callable[[Path], None]) -> None:
         """Have a file written and synced aside, then rename it."""

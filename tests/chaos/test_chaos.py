@@ -139,6 +139,9 @@ def _attempt(
     try:
         chaos = Chaos(run, run.submit(), seed, _SHORT_STOP_S)
         chance: random.Random = chaos.chance
+        # Half of the runs are left alone while jobs and processes start, which takes longer than the work.
+        if chance.random() < 0.5:
+            run.reach("dose: begins")
         for _ in range(chance.randint(3, 6)):
             chaos.wait(chance.uniform(0.5, 8.0))
             if not chaos.happens(chance.choice(KINDS)):

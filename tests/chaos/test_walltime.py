@@ -7,7 +7,7 @@ from tests.faults.compare import damage, difference_of_plans
 from tests.faults.trial import PLAN, uninterrupted
 
 # Longer than a job of one minute.
-_LONG = PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 4.0").replace("beamlet_mm = 10.0", "beamlet_mm = 4.0")
+_LONG = PLAN.replace("\ngrid_mm = 8.0", "\ngrid_mm = 3.0").replace("beamlet_mm = 10.0", "beamlet_mm = 2.5")
 _LIMIT_S = 1800.0
 
 

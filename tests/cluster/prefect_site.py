@@ -171,6 +171,14 @@ class Site:
         flow = deployment.split("/")[0]
         wait_for("the end of runs", lambda: not self.runs(flow, "Late", "Pending", "Running"))
 
+    def require_that_a_schedule_fires(self) -> None:
+        self.add_schedule("housekeeping/regular", every_s=10.0)
+        try:
+            (run, *_) = wait_for("a scheduled run", lambda: self.runs("housekeeping", "Completed"))
+        finally:
+            self.clear_schedules("housekeeping/regular")
+        assert run["auto_scheduled"]
+
     def runs(self, flow: str, *states: str) -> list[dict[str, Any]]:
         """Return the runs of a flow in one of some states, the oldest first."""
         body = {

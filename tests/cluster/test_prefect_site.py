@@ -60,12 +60,7 @@ def test_the_deployments_are_made_from_modules(site):
 
 
 def test_a_schedule_fires(site):
-    site.add_schedule("housekeeping/regular", every_s=10.0)
-    try:
-        (run, *_) = wait_for("a scheduled run", lambda: site.runs("housekeeping", "Completed"))
-    finally:
-        site.clear_schedules("housekeeping/regular")
-    assert run["auto_scheduled"]
+    site.require_that_a_schedule_fires()
 
 
 def test_a_file_drop_fires(site):

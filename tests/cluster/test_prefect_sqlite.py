@@ -23,12 +23,7 @@ def test_a_wrong_password_is_refused(site):
 
 
 def test_a_schedule_fires(site):
-    site.add_schedule("housekeeping/regular", every_s=10.0)
-    try:
-        (run, *_) = wait_for("a scheduled run", lambda: site.runs("housekeeping", "Completed"))
-    finally:
-        site.clear_schedules("housekeeping/regular")
-    assert run["auto_scheduled"]
+    site.require_that_a_schedule_fires()
 
 
 def test_a_file_drop_fires(site):

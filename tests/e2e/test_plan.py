@@ -123,6 +123,7 @@ def test_the_same_command_again_computes_no_tile_and_repeats_no_solve(finished):
     np.testing.assert_array_equal(again, weight)
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_changed_objective_recomputes_no_dose(finished, tmp_path):
     _, store, weight = finished
     before = tiles(store)
@@ -131,6 +132,7 @@ def test_a_changed_objective_recomputes_no_dose(finished, tmp_path):
     assert not np.array_equal(changed, weight)
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_changed_beam_recomputes_only_that_beam(finished, tmp_path):
     _, store, _ = finished
     before, views_before = tiles(store), tiles(store, "view")
@@ -144,6 +146,7 @@ def test_a_changed_beam_recomputes_only_that_beam(finished, tmp_path):
     assert len(views) - len(views_before) == n_other_scenario
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_one_worker_gives_the_same_bits_as_two(finished, tmp_path):
     np.testing.assert_array_equal(plan(tmp_path, tmp_path / "store", STUDY, "--workers", "1"), finished[2])
 
@@ -172,6 +175,7 @@ def first_files(finished):
     return {kind: sorted((finished[1] / kind).rglob("*.zip")) for kind in ("influence", "view")}
 
 
+@pytest.mark.usefixtures("shared_prefect")
 @pytest.mark.parametrize("kind", ["influence", pytest.param("view", marks=pytest.mark.validate)])
 def test_damaged_tiles_and_views_are_named_and_made_again(finished, first_files, tmp_path, kind):
     folder, store, weight = finished
@@ -212,6 +216,7 @@ def test_report_refuses_a_study_that_was_never_planned(finished, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_front_has_its_plans_and_pages(finished, tmp_path):
     _, store, _ = finished
     study = write_study(tmp_path, STUDY.replace("max_evaluations = 60", "max_evaluations = 500"))
@@ -227,6 +232,7 @@ def test_a_front_has_its_plans_and_pages(finished, tmp_path):
     assert len({tuple(p["values"]) for p in front["plans"]}) == 10
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     _, _, weight = finished
     store = tmp_path / "store"
@@ -246,6 +252,7 @@ def test_an_imported_case_is_planned_by_its_name(finished, tmp_path):
     np.testing.assert_array_equal(planned, weight)
 
 
+@pytest.mark.usefixtures("shared_prefect")
 @pytest.mark.validate
 def test_a_damaged_record_of_the_case_is_made_again(finished, tmp_path):
     folder, store, weight = finished
@@ -255,6 +262,7 @@ def test_a_damaged_record_of_the_case_is_made_again(finished, tmp_path):
     assert "case_reference" in (folder / "out" / "nightbeam.log").read_text()
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_nominal_plan_makes_tiles_of_the_nominal_scenario_alone(finished, tmp_path):
     _, store, _ = finished
     nominal = STUDY.replace('"composite_worst_case"', '"nominal"')

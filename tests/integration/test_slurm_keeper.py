@@ -117,12 +117,12 @@ def test_a_worker_that_is_killed_is_started_again_and_its_end_noted(site):
 
 
 def test_a_worker_that_stands_still_for_too_long_is_killed_and_started_again(site):
-    site.start_keeper("14", silent_s=5.0)
+    site.start_keeper("14", silent_s=20.0)
     (pid,) = site.client.run(os.getpid).values()
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: len(read_job(site.folder, "14")[0].workers) == 2)
     (end,) = site.ends()
-    assert (end.cause, end.words) == ("died", "it gave no sign of life for 5 s")
+    assert (end.cause, end.words) == ("died", "it gave no sign of life for 20 s")
 
 
 def test_a_worker_that_uses_more_than_its_share_is_killed_and_the_figures_noted(site):

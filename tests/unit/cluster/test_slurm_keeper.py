@@ -79,3 +79,20 @@ def test_a_run_folder_that_cannot_be_written_ends_no_worker(tmp_path, monkeypatc
     monkeypatch.setattr(keeper, "write_job", full)
     kept._leave("walltime", 300.0, signal.SIGUSR1, "walltime")
     assert worker.got == ["SIGUSR1"]
+
+
+def test_walltime_is_counted_from_the_begin_of_the_job_where_slurm_says_when_that_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) - 1))
+    worker = Worker("tls://127.0.0.1:2")
+    keeper_of(tmp_path, worker)._look(time.monotonic())
+    assert worker.got == ["SIGUSR1"]
+    assert read_job(tmp_path, "7")[0].leaving == "walltime"
+
+
+@pytest.mark.parametrize("address", [None, "tls://127.0.0.1:2"])
+def test_a_worker_that_is_silent_for_too_long_is_killed_whether_it_has_joined_or_not(tmp_path, address):
+    worker = Worker(address)
+    kept = keeper_of(tmp_path, worker)
+    kept._silent_s[1] = keeper.SILENT_S + 1.0
+    kept._watch_silence(time.monotonic())
+    assert worker.got == ["kill"]

@@ -280,6 +280,21 @@ def test_jobs_whose_workers_joined_may_fail_as_often_as_they_like(tmp_path):
     assert night.supervisor.failure() is None
 
 
+@pytest.mark.parametrize("state", ["CANCELLED", "PREEMPTED", "NODE_FAIL"])
+def test_jobs_that_are_taken_before_a_worker_joins_are_replaced_ever_more_slowly_and_never_given_up(
+    tmp_path, monkeypatch, state
+):
+    night = Night(tmp_path, jobs=1)
+    monkeypatch.setattr(time, "time", lambda: night.now_s)
+    for _ in range(1000):
+        night.look(after_s=3.0)
+        for number in night.slurm.live():
+            night.slurm.change(number, state=state)
+    assert night.supervisor.failure() is None
+    # In fifty minutes: about one a minute.
+    assert 40 < len(night.slurm.jobs) < 60
+
+
 def test_why_jobs_wait_is_told_once(tmp_path):
     night = Night(tmp_path)
     for _ in range(20):
@@ -288,6 +303,16 @@ def test_why_jobs_wait_is_told_once(tmp_path):
         "worker jobs wait in SLURM's queue: Priority; waiting for them (Ctrl-C stops, and nothing is lost)"
     ]
     assert night.supervisor.expects_workers() == "2 of 2 worker jobs wait in SLURM's queue (Priority)"
+
+
+def test_a_suspended_job_does_not_count_as_running_is_told_of_once_and_not_replaced(night):
+    night.slurm.change("1", state="SUSPENDED")
+    for _ in range(20):
+        night.look()
+    assert night.slurm.live() == ["1", "2"]
+    assert night.supervisor.n_running() == 1
+    assert night.supervisor.expects_workers() == "1 of 2 worker jobs are suspended by SLURM"
+    assert night.said == ["1 worker jobs are suspended by SLURM; they go on when it lets them"]
 
 
 def test_more_to_do_brings_more_jobs_and_less_brings_fewer_after_a_while(tmp_path):

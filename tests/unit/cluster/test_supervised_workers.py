@@ -48,3 +48,13 @@ def test_whoever_looks_after_workers_is_told_how_much_there_is_to_do():
     client = Client([])
     want(client, 17)
     assert client.n_wanted == 17
+
+
+def test_where_the_first_worker_may_take_only_so_long_the_wait_ends_with_the_reason(monkeypatch):
+    client = Client(["2 of 2 worker jobs wait in SLURM's queue (Priority)"] * 3)
+    client.wait_s = 0.0
+    monkeypatch.setattr(cluster.workers, "_ask_scheduler", lambda _: {})
+    with pytest.raises(
+        ClusterError, match=r"no worker came within 0 s: 2 of 2 worker jobs wait .*\(Priority\)"
+    ):
+        known_workers(client)

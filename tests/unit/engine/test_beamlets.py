@@ -56,7 +56,7 @@ def test_beamlets_lie_around_the_target_in_each_view(
     assert v_mm.mean() == pytest.approx(expected_mm[1], abs=2.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     gantry=st.floats(0.0, 360.0),
     couch=st.floats(-90.0, 90.0),

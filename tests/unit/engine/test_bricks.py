@@ -15,7 +15,7 @@ layouts = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(layouts)
 def test_every_voxel_has_a_row_of_its_own_at_its_own_centre(layout: BrickLayout) -> None:
     rows = layout.row_of_voxel.ravel()
@@ -28,7 +28,7 @@ def test_every_voxel_has_a_row_of_its_own_at_its_own_centre(layout: BrickLayout)
     np.testing.assert_allclose(layout.centres_mm(rows), expected_mm, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(layouts, st.integers(0, 1000))
 def test_a_volume_comes_back_from_its_rows(layout: BrickLayout, seed: int) -> None:
     volume = np.random.default_rng(seed).random(layout.grid.shape_zyx).astype(np.float32) + 1.0
@@ -37,7 +37,7 @@ def test_a_volume_comes_back_from_its_rows(layout: BrickLayout, seed: int) -> No
     assert np.count_nonzero(rows) == layout.grid.n_voxel, "rows beyond the grid stay empty"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(layouts)
 def test_eight_rows_are_a_cube_of_neighbours_in_c_order(layout: BrickLayout) -> None:
     centres_mm = layout.centres_mm(np.arange(layout.n_row)).reshape(-1, MINI_SIZE, 3)

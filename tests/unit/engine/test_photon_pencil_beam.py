@@ -257,7 +257,7 @@ def test_dose_is_linear_in_the_weights() -> None:
     np.testing.assert_allclose(both, parts, rtol=1e-5)  # Sums of float32.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     gantry=st.floats(0.0, 360.0),
@@ -289,7 +289,7 @@ def test_tiles_never_lack_more_than_the_stated_bound(
     assert lost.max() <= bound + rounding
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     gantry=st.floats(0.0, 360.0),
     couch=st.floats(0.0, 360.0),

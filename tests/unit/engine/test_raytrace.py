@@ -40,7 +40,7 @@ def _points(offset_mm: float) -> st.SearchStrategy[tuple[float, float, float]]:
 source_point, target_point = _points(0.0173), _points(0.0431)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(source_point, target_point)
 def test_depth_is_the_line_integral_that_sampling_finds(
     source: tuple[float, float, float], target: tuple[float, float, float]
@@ -147,7 +147,7 @@ def test_diagonal_through_corners_sees_the_diagonal_voxels() -> None:
     assert depth == pytest.approx(15.0 * np.sqrt(3.0), rel=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(source_point, target_point, st.sampled_from([0, 1, 2]))
 def test_mirrored_phantom_has_the_depth_of_the_mirrored_ray(
     source: tuple[float, float, float], target: tuple[float, float, float], axis: int
@@ -160,7 +160,7 @@ def test_mirrored_phantom_has_the_depth_of_the_mirrored_ray(
     assert there == pytest.approx(_depth(density, source, target), abs=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(source_point, target_point)
 def test_reversed_ray_has_the_same_depth(
     source: tuple[float, float, float], target: tuple[float, float, float]

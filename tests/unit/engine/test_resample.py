@@ -13,7 +13,7 @@ def _random(grid: Grid = SOURCE, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).random(grid.shape_zyx).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.7, 9.0), st.integers(0, 1000))
 def test_average_keeps_the_integral_on_a_grid_that_covers_it(spacing_mm: float, seed: int) -> None:
     volume = _random(seed=seed)
@@ -38,7 +38,7 @@ def test_average_onto_the_same_grid_changes_nothing() -> None:
     np.testing.assert_allclose(average_onto(_random(), SOURCE, SOURCE), _random(), rtol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.8, 7.0), st.integers(0, 1000))
 def test_grid_over_a_region_covers_it_and_is_centred(spacing_mm: float, seed: int) -> None:
     random = np.random.default_rng(seed)

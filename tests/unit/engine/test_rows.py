@@ -61,7 +61,7 @@ def test_the_transposed_product_is_the_dense_one_and_is_added(tiles):
     weight=arrays(np.float64, N_BEAMLET, elements=st.floats(-1e3, 1e3)),
     slope=arrays(np.float64, N_ROW, elements=st.floats(-1e3, 1e3)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_products_are_adjoint(weight, slope):
     columns = columns_of_dense(sparse_dose(np.random.default_rng(14), N_ROW, N_BEAMLET), BRICK, BLOCKS)
     rows = rows_of_columns(columns, 0, N_BRICK, BRICK)
@@ -74,7 +74,7 @@ def test_the_products_are_adjoint(weight, slope):
 
 
 @given(cuts=st.sets(st.integers(1, N_BRICK - 1)))
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 def test_doses_do_not_depend_on_how_bricks_are_grouped(cuts):
     columns = columns_of_dense(sparse_dose(np.random.default_rng(15), N_ROW, N_BEAMLET), BRICK, BLOCKS)
     weight = np.random.default_rng(16).uniform(0.0, 3.0, N_BEAMLET)
@@ -85,7 +85,6 @@ def test_doses_do_not_depend_on_how_bricks_are_grouped(cuts):
 
 
 @given(first=st.integers(0, N_BRICK - 1), n_brick=st.integers(1, N_BRICK))
-@settings(deadline=None)
 def test_a_group_holds_the_rows_of_its_bricks_and_no_others(first, n_brick):
     n_brick = min(n_brick, N_BRICK - first)
     columns = columns_of_dense(sparse_dose(np.random.default_rng(17), N_ROW, N_BEAMLET), BRICK, BLOCKS)

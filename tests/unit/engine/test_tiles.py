@@ -37,7 +37,7 @@ def _columns(seed: int) -> tuple[list[tuple[int, TileColumn]], int]:
     return columns, first
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(0, N_BRICK - 1), st.integers(1, N_BRICK))
 def test_products_are_those_of_the_dense_matrix(seed: int, first: int, n_brick: int) -> None:
     n_brick = min(n_brick, N_BRICK - first)
@@ -55,7 +55,7 @@ def test_products_are_those_of_the_dense_matrix(seed: int, first: int, n_brick: 
     np.testing.assert_allclose(added, 1.0 + matrix.T @ gradient, rtol=1e-9, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_dose_does_not_depend_on_how_bricks_are_grouped(seed: int) -> None:
     columns, n_beamlet = _columns(seed)
@@ -80,7 +80,7 @@ def test_bytes_are_those_of_the_arrays() -> None:
     assert group.n_bytes == 8 * (N_BRICK + 1) + 8 * n_segment + 8 * (n_segment + 1) + 2 * column.mini.size * 9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=60), st.integers(1, 20))
 def test_shares_are_disjoint_and_hold_all_work(work: list[int], n_group: int) -> None:
     bricks = np.array(work, dtype=np.int64)

@@ -74,7 +74,7 @@ def test_flat_edges_over_many_pixels_give_the_same_coverage_as_fine_sampling() -
     np.testing.assert_allclose(coverage, sampled, atol=1.0 / n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     radii=st.lists(st.floats(2.0, 25.0), min_size=3, max_size=25),
     angle=st.floats(0.0, 6.28),
@@ -89,7 +89,7 @@ def test_coverage_sums_to_area_times_thickness_for_random_polygons(
     assert volume(contours) == pytest.approx(polygon_area(star) * 3.0 * thickness, rel=FLOAT32_RELATIVE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points=st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=9))
 def test_self_crossing_polygons_follow_the_even_odd_rule(points: list[tuple[float, float]]) -> None:
     polygon = np.array(points)

@@ -301,3 +301,13 @@ def test_on_slurm_every_job_is_given_the_site():
     share = Sharing(Computing("/site/slurm.toml"), 4).for_one_more([], 9)
     assert share.options == ("--cluster", "/site/slurm.toml")
     assert share.of_machine == 0.0
+
+
+def test_a_command_by_hand_has_the_options_that_the_batch_was_given():
+    assert Sharing(Computing(), 2).by_hand() == ()
+    assert Sharing(Computing("local", 5, 2, 1.5), 2).by_hand() == (
+        "--workers", "5", "--threads", "2", "--memory", "1.5",
+    )  # fmt: skip
+    assert Sharing(Computing("tcp://h:1", None, 1, 1.5), 2).by_hand() == (
+        "--cluster", "tcp://h:1", "--memory", "1.5",
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """Folder and database of an embedded Prefect server: of its own for each run, copied, cleared away."""
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 
@@ -98,3 +99,17 @@ def test_the_folder_of_a_killed_run_is_cleared_away(tmp_path):
         lease.write_text(json.dumps({**json.loads(lease.read_text()), "started": 1}))
         with own_folder(tmp_path / "prefect"):
             assert not killed.exists()
+
+
+def test_the_folder_of_a_run_before_the_machine_was_started_anew_is_cleared_away_when_it_has_been_silent(
+    tmp_path,
+):
+    with own_folder(tmp_path / "prefect") as before:
+        (lease,) = (before / "leases").iterdir()
+        lease.write_text(json.dumps({**json.loads(lease.read_text()), "machine": "another boot"}))
+        with own_folder(tmp_path / "prefect"):
+            assert before.exists()
+        silent_s = lease.stat().st_mtime - 2.0 * 3600.0
+        os.utime(lease, (silent_s, silent_s))
+        with own_folder(tmp_path / "prefect"):
+            assert not before.exists()

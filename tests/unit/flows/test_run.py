@@ -6,28 +6,42 @@ from contextlib import suppress
 
 import pytest
 
+import flows.plan_case
 from cluster.slurm.folder import OWNER, make_run_folder
 from engine.errors import StudyError
 from flows.progress import Reporter
 from flows.run import Computing, Run, open_run
 from storage.places.place import CLUSTERS
 from storage.store import Store
+from tests.e2e.small_study import write_study
 
 
 def test_a_run_that_was_begun_is_taken_over_by_whoever_wants_the_same(tmp_path):
-    with open_run(tmp_path / "a", True, Computing(n_worker=2)) as begun:
-        with open_run(tmp_path / "a", True, Computing(n_worker=2)) as taken:
+    with open_run(tmp_path / "a", True, Computing(n_worker=2), tmp_path / "out") as begun:
+        with open_run(tmp_path / "a", True, Computing(n_worker=2), tmp_path / "out") as taken:
             assert taken is begun
         with (
-            open_run(tmp_path / "a", True, Computing(n_worker=1)) as fewer,
-            open_run(tmp_path / "b", True, Computing(n_worker=2)) as b,
+            open_run(tmp_path / "a", True, Computing(n_worker=1), tmp_path / "out") as fewer,
+            open_run(tmp_path / "b", True, Computing(n_worker=2), tmp_path / "out") as b,
         ):
             assert fewer is not begun
             assert b is not begun
-        with open_run(tmp_path / "a", True, Computing(n_worker=2)) as taken:
+        with open_run(tmp_path / "a", True, Computing(n_worker=2), tmp_path / "out") as taken:
             assert taken is begun
-    with open_run(tmp_path / "a", True, Computing(n_worker=2)) as later:
+    with open_run(tmp_path / "a", True, Computing(n_worker=2), tmp_path / "out") as later:
         assert later is not begun
+
+
+def test_a_flow_that_a_deployment_starts_has_its_output_folder_told_what_jobs_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(flows.plan_case, "_plan", lambda run, *_: run._job_files().usage)
+    told = flows.plan_case.plan_case.fn(
+        str(write_study(tmp_path)),
+        str(tmp_path / "store"),
+        str(tmp_path / "out"),
+        Computing("slurm.toml"),
+        True,
+    )
+    assert told == str(tmp_path / "out" / "usage.jsonl")
 
 
 def test_a_run_that_may_not_compute_starts_no_process(tmp_path):

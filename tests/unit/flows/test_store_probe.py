@@ -2,8 +2,9 @@
 
 import pytest
 
+import cluster.preflight
 import flows.store_probe
-from flows.store_probe import _key, _probe_there
+from flows.store_probe import _key, _probe_there, probe_store
 from storage.places.address import BucketAddress
 from storage.places.opening import place_at
 from storage.store import Store
@@ -48,3 +49,29 @@ def test_a_worker_without_keys_to_the_bucket_says_so(server):
     address = BucketAddress(BUCKET, "keys")
     with in_environment({**environment(server), "AWS_SECRET_ACCESS_KEY": ""}):
         assert "cannot use the store: " in _probe_there(address, "ours")
+
+
+class Clock:
+    """A clock that goes on only when somebody sleeps."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, span_s):
+        self.now_s += span_s
+
+
+def test_files_of_all_workers_are_waited_for_at_once(tmp_path, monkeypatch):
+    store, clock = Store(tmp_path / "store"), Clock()
+    names = [f"tls://node{number}:1" for number in range(20)]
+    told = {name: ((0.1, _key(name[6:-2])), 1.0, "") for name in names}
+    store.place.publish(_key("node7"), b"something")
+    monkeypatch.setattr(cluster.preflight, "do_on_each", lambda *_: told)
+    monkeypatch.setattr(flows.store_probe, "time", clock)
+    found = probe_store(None, store, names, lambda: None)
+    assert [name for name, probed in found.items() if not probed.trouble] == ["tls://node7:1"]
+    assert clock.now_s < 2.0 * flows.store_probe._SEEN_S
+    assert list((store.folder / "aside").iterdir()) == []

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cluster.slurm.commands import Job
+from cluster.slurm.controlling_job import ControllingJob
 from flows.cli import main
 from tests.e2e.small_study import write_study
 
@@ -121,3 +123,18 @@ def test_what_sbatch_refuses_is_told_in_its_words(folder):
     printed = submit()
     assert printed.exit_code == 2
     assert "invalid partition specified: batch" in printed.output
+
+
+def test_of_two_that_are_submitted_at_the_same_moment_one_is_refused(folder, monkeypatch):
+    look, others = ControllingJob.live, list[Result]()
+
+    def look_while_another_submits(job: ControllingJob) -> Job | None:
+        monkeypatch.setattr(ControllingJob, "live", look)
+        others.append(submit())
+        return look(job)
+
+    monkeypatch.setattr(ControllingJob, "live", look_while_another_submits)
+    assert submit().exit_code == 0
+    assert others[0].exit_code == 2
+    assert "somebody submits the same at this moment" in others[0].output
+    assert len((folder / "calls").read_text().splitlines()) == 1

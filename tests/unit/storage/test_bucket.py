@@ -428,6 +428,21 @@ def test_a_log_of_other_questions_is_put_aside(store):
     assert any("two.stale/" in key for key in keys(store, "solve_log"))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_ends_the_sending_of_a_log_ends_the_solve_that_writes_it(store, monkeypatch):
+    log = EvaluationLog(store.address, "abc", "one")
+
+    def publish(key, content):
+        raise MemoryError("no memory to send it")
+
+    monkeypatch.setattr(log._log._bucket, "publish", publish)
+    first, second = questions(2)
+    log.append(*first, 1.0)
+    log._log._thread.join(60.0)
+    with pytest.raises(MemoryError, match="to send it"):
+        log.append(*second, 2.0)
+
+
 # -- the network ----------------------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def test_a_block_without_tiles_comes_back(store):
 
 
 @given(first=st.integers(0, N_BRICK), n_brick=st.integers(0, N_BRICK))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_tiles_of_some_bricks_are_a_slice_of_all(store, column, first, n_brick):
     part = read_tiles(store, DIGEST, (first, n_brick))
     wanted = [i for i, brick in enumerate(column.brick) if first <= brick < first + n_brick]
@@ -73,7 +73,7 @@ def test_the_tiles_of_some_bricks_are_a_slice_of_all(store, column, first, n_bri
 
 
 @given(cuts=st.sets(st.integers(1, N_BRICK - 1)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_doses_do_not_depend_on_which_bricks_are_read_together(store, column, cuts):
     weight = np.random.default_rng(52).uniform(0.0, 3.0, N_BEAMLET)
     whole = rows_of_columns([(0, column)], 0, N_BRICK, BRICK).dose(weight)

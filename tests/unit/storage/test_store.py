@@ -183,6 +183,26 @@ def test_an_object_is_found_where_its_time_cannot_be_set(store, thing, monkeypat
 # -- damage ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n_remembered", [1, 2, 3])
+def test_an_object_is_found_where_a_name_is_remembered_as_missing(store, thing, monkeypatch, n_remembered):
+    # As a mount of NFS does, until the folder of the name is opened.
+    remembered = {thing, *thing.parents[: n_remembered - 1]}
+
+    def as_remembered(call):
+        def look(path, *arguments, **more):
+            if remembered & {Path(path), *Path(path).parents}:
+                raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+            found = call(path, *arguments, **more)
+            remembered.difference_update({child for child in remembered if child.parent == Path(path)})
+            return found
+
+        return look
+
+    for name in ("open", "utime"):
+        monkeypatch.setattr(os, name, as_remembered(getattr(os, name)))
+    assert store.has_arrays(KIND, DIGEST)
+
+
 def test_a_changed_byte_is_never_taken_for_the_object(store, thing):
     raw = thing.read_bytes()
     damaged = 0
