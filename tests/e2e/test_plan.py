@@ -75,6 +75,7 @@ criterion = "mean"
 [[goals]]"""
 
 
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_plan_of_many_kinds_of_objectives_ends_with_all_of_them_in_its_report(finished, tmp_path):
     _, store, _ = finished
     before = tiles(store)
