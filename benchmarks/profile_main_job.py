@@ -115,10 +115,10 @@ class TimedRows:
         with self.ledger.step("doses and sums of objectives"):
             return [group.sums(questions) for group in self.groups]
 
-    def gradients(self, questions, factors, totals) -> list[list[np.ndarray]]:  # type: ignore[no-untyped-def]
+    def gradients(self, questions, slopes) -> list[list[np.ndarray]]:  # type: ignore[no-untyped-def]
         """Return `GroupEvaluator.gradients` of every group."""
         with self.ledger.step("slopes of objectives and adjoint"):
-            return [group.gradients(questions, factors, totals) for group in self.groups]
+            return [group.gradients(questions, slopes) for group in self.groups]
 
 
 def main() -> None:

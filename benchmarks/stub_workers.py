@@ -48,11 +48,9 @@ class StubGroup:
     def sums(self, questions: Sequence[Question]) -> list[F64]:
         """Return partial sums."""
         time.sleep(self.evaluation_s / 2.0)
-        return [np.zeros((len(question.terms), question.n_state)) for question in questions]
+        return [np.zeros((question.n_sum, question.n_state)) for question in questions]
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[F64]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
         """Return parts of gradients."""
         time.sleep(self.evaluation_s / 2.0)
         return [np.zeros(self.n_beamlet) for _ in questions]

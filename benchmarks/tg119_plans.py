@@ -79,7 +79,7 @@ class Judge:
         """Return the value of all objectives, by nightbeam's functions."""
         flat = dose_gy.ravel().astype(np.float64)
         return sum(
-            weight * function.value(function.sum(flat, self.shares[name]))
+            weight * function.value(function.sums(flat, self.shares[name]))
             for name, function, weight in OBJECTIVES
         )
 

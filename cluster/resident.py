@@ -92,10 +92,18 @@ class _Group(Protocol):
         """Return the partial sums of every question."""
         ...
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[F64]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
         """Return the gradient parts of every question."""
+        ...
+
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
+        """Return the partial sums of every question, and their changes."""
+        ...
+
+    def curvature_products(
+        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
+    ) -> list[F64]:
+        """Return the parts of the Hessians' products of every question."""
         ...
 
 
@@ -104,17 +112,29 @@ class _StreamedGroup:
 
     def __init__(self, load: GroupLoader, number: int) -> None:
         self._load, self._number = load, number
+        self._directions: Sequence[F64] = ()
+        """Those of the last `curvature_sums`."""
 
     def sums(self, questions: Sequence[Question]) -> list[F64]:
         (group,) = self._load([self._number])
         return group.sums(questions)
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[F64]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
         (group,) = self._load([self._number])
         group.sums(questions)  # the doses; they cost little beside the loading
-        return group.gradients(questions, factors, totals)
+        return group.gradients(questions, slopes)
+
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
+        (group,) = self._load([self._number])
+        self._directions = directions
+        return group.curvature_sums(questions, directions)
+
+    def curvature_products(
+        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
+    ) -> list[F64]:
+        (group,) = self._load([self._number])
+        group.curvature_sums(questions, self._directions)
+        return group.curvature_products(questions, slopes, changes)
 
 
 class RowsActor:
@@ -138,7 +158,7 @@ class RowsActor:
 
     @_telling
     def cpu_s(self) -> float:
-        """Return the CPU seconds spent in `sums` and `gradients`."""
+        """Return the CPU seconds spent on sums and gradients."""
         return self._cpu_s
 
     @_telling
@@ -152,11 +172,21 @@ class RowsActor:
         return self._of_groups(lambda group: group.sums(questions))
 
     @_telling
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[list[F64]]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[list[F64]]:
         """Return the gradient parts of every group here, for the doses of the last `sums`."""
-        return self._of_groups(lambda group: group.gradients(questions, factors, totals))
+        return self._of_groups(lambda group: group.gradients(questions, slopes))
+
+    @_telling
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[list[F64]]:
+        """Return the partial sums of every group here, and their changes."""
+        return self._of_groups(lambda group: group.curvature_sums(questions, directions))
+
+    @_telling
+    def curvature_products(
+        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
+    ) -> list[list[F64]]:
+        """Return the parts of the Hessians' products, for the doses of the last `curvature_sums`."""
+        return self._of_groups(lambda group: group.curvature_products(questions, slopes, changes))
 
     def _of_groups(self, work: Callable[["_Group"], list[F64]]) -> list[list[F64]]:
         """Return the work's results in the order of the groups, whichever thread did which."""
@@ -224,14 +254,29 @@ class ResidentRows:
         """Return `GroupEvaluator.sums` of every group, in group order."""
         return self._persist(lambda: self._ask_parts("sums", questions))
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[list[F64]]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[list[F64]]:
         """Return `GroupEvaluator.gradients` of every group, in group order; ``questions`` are those of `sums`."""
         return self._persist(
-            lambda: self._ask_parts("gradients", questions, factors, totals),
+            lambda: self._ask_parts("gradients", questions, slopes),
             # New actors have formed no doses yet.
             after_loss=lambda: self._ask_parts("sums", questions),
+        )
+
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[list[F64]]:
+        """Return `GroupEvaluator.curvature_sums` of every group, in group order."""
+        return self._persist(lambda: self._ask_parts("curvature_sums", questions, directions))
+
+    def curvature_products(
+        self,
+        questions: Sequence[Question],
+        directions: Sequence[F64],
+        slopes: Sequence[F64],
+        changes: Sequence[F64],
+    ) -> list[list[F64]]:
+        """Return `GroupEvaluator.curvature_products` of every group; questions and directions are those of before."""
+        return self._persist(
+            lambda: self._ask_parts("curvature_products", questions, slopes, changes),
+            after_loss=lambda: self._ask_parts("curvature_sums", questions, directions),
         )
 
     def _ask_parts(self, method: str, *arguments: Any) -> list[list[F64]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from engine.optimise.functions import Function
+from engine.optimise.functions import Eqd2, Function
 from engine.spec.study import Study
 
 
@@ -27,10 +27,7 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
             continue
         tables = _models_in(field.annotation)
         if name == "function":
-            lines.append("  function = one of:")
-            for kind in get_args(get_args(Function)[0]):
-                keys = ", ".join(key for key in kind.model_fields if key != "kind") or "no further keys"
-                lines.append(f"      {kind.model_fields['kind'].default:20} {keys}")
+            lines.extend(_describe_functions())
             continue
         # A key that takes a list or a table, such as edges, is listed as a key.
         listed = any(get_origin(part) is tuple for part in get_args(field.annotation))
@@ -47,6 +44,23 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
         )
     for inner, path in nested:
         _describe(inner, path, lines)
+
+
+def _describe_functions() -> list[str]:
+    """Return every function with its keys, and what each key means; of one name, it may mean several things."""
+    lines = ["  function = one of (keys in brackets may be left out):"]
+    meanings: dict[str, dict[str | None, None]] = {}
+    for kind in get_args(get_args(Function)[0]):
+        fields = {key: field for key, field in kind.model_fields.items() if key != "kind"}
+        keys = ", ".join(key if field.is_required() else f"[{key}]" for key, field in fields.items())
+        lines.append(f"      {kind.model_fields['kind'].default:20} {keys}")
+        for key, field in fields.items():
+            meanings.setdefault(key, {})[field.description] = None
+    inside = {f"eqd2.{key}": {field.description: None} for key, field in Eqd2.model_fields.items()}
+    lines.append("  keys of functions:")
+    for key, told in sorted({**meanings, **inside}.items()):
+        lines.extend(f"      {key:20} {meaning}" for meaning in told)
+    return lines
 
 
 def _choice(model: type[BaseModel]) -> str:

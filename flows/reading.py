@@ -13,6 +13,7 @@ from engine.model.case import Case
 from engine.physics.hu_table import HuTable, load_hu_table
 from engine.spec.study import Study
 from flows.densities import keep_density
+from flows.objective_regions import reference_doses
 from flows.references import CaseRef
 from flows.run import Run
 from flows.structures import check_made_names, make_structures
@@ -28,7 +29,8 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     Raises
     ------
     StudyError
-        If the study names a structure that the case lacks, or a goal that its structure cannot answer.
+        If the study names a structure or an imported dose that the case lacks, or a goal that its structure
+        cannot answer.
     CaseError
         If body outline or target are empty, or the target lies outside of the body.
     """
@@ -39,6 +41,7 @@ def take_case(run: Run, study: Study, case_digest: str, folder: Path) -> CaseRef
     # Before the structures are made, which takes a while.
     known = check_made_names(study, {structure.name for structure in case.structures})
     check_names(study, known, case.notes)
+    reference_doses(run.store, study, case_digest)
     case, made = make_structures(run, study, case)
     _check_empty(study, case)
     _check_goals(study, case)

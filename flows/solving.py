@@ -16,17 +16,17 @@ from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
-from engine.optimise.regions import region_share
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
 from engine.optimise.solver import SolveResult, SolverOptions, solve
 from engine.optimise.together import Meeting
-from engine.spec.study import ObjectiveSpec, Study
+from engine.spec.study import Study
+from flows.objective_regions import store_regions, terms_of_study
 from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.turns import find_or_make
-from flows.work.rows import REGIONS, StoredGroups, StoredTiles, TilesOfViews
-from storage.digest import digest_of, digest_of_array, digest_of_code, provenance
+from flows.work.rows import StoredGroups, StoredTiles, TilesOfViews
+from storage.digest import digest_of, digest_of_code, provenance
 from storage.evaluation_log import EvaluationLog, remove_logs
 from storage.lease import Lease
 
@@ -71,36 +71,14 @@ class OptimiserInput:
 def prepare_optimiser(
     run: Run, study: Study, reference: CaseRef, placement: Placement, influence: Influence
 ) -> OptimiserInput:
-    """Store the regions' relative volumes on the rows, and fix the reduction groups."""
+    """Store what the regions have on the rows, and fix the reduction groups."""
     layout = placement.optimiser.layout
-    wanted: list[tuple[str, tuple[str, ...]]] = [(study.prescription.target, ())]
-    for objective in study.objectives:
-        key = (objective.structure, objective.excluding)
-        if key not in wanted:
-            wanted.append(key)
-    case = reference.case
-    named = sorted({name for key in wanted for name in (key[0], *key[1])})
-    made_from = {
-        "ct_grid": case.grid.as_dict(),
-        "grid": layout.grid.as_dict(),
-        "brick_edge": layout.edge,
-        "external": digest_of_array(case.external.coverage),
-        "regions": [[name, list(excluding)] for name, excluding in wanted],
-        "structures": {name: digest_of_array(case.structure(name).coverage) for name in named},
-        "code": digest_of_code(("engine.geometry", "engine.optimise.regions")),
-    }
-    digest = digest_of(made_from)
-    if not run.store.has_arrays(REGIONS, digest):
-        shares = {
-            f"share_{number}": region_share(case, layout, name, excluding)
-            for number, (name, excluding) in enumerate(wanted)
-        }
-        run.store.write_arrays(REGIONS, digest, shares, {"provenance": provenance(made_from, 0.0)})
-    terms = tuple(_term(objective, wanted) for objective in study.objectives)
+    digest = store_regions(run, study, reference, layout)
+    terms = terms_of_study(study)
     # The other scenarios' tiles are not known yet; they are about as many in each brick.
     work = influence.mini_blocks_per_brick(layout.n_brick) * len(influence.scenarios)
     bricks = share_out(work, N_GROUP)
-    position = case.patient_position
+    position = reference.case.patient_position
     nominal = StoredTiles(tuple((begin, record.digest) for begin, record in influence.blocks))
     others = (
         TilesOfViews(placement.engine, placement.beams, placement.beamlets, views, scenario, position)
@@ -109,11 +87,6 @@ def prepare_optimiser(
     groups = StoredGroups(run.store.address, layout, tuple(bricks), (nominal, *others), digest)
     of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
     return OptimiserInput(terms, digest, 0, groups, of_groups)
-
-
-def _term(objective: ObjectiveSpec, regions: Sequence[tuple[str, tuple[str, ...]]]) -> Term:
-    region = regions.index((objective.structure, objective.excluding))
-    return Term(objective.label(), region, objective.function, objective.weight, objective.robust)
 
 
 def solve_digest(

@@ -16,6 +16,7 @@ from storage.store import Store
 
 ATTACHED, PLAN, DOSE = "attached", "imported_plan", "imported_dose"
 KINDS = (ATTACHED, PLAN, DOSE)
+_WHOLE_PLANS = ("PLAN", "MULTI_PLAN")
 _PLANS = TypeAdapter(ExternalPlan)
 
 
@@ -111,6 +112,30 @@ def find_plan(store: Store, case_digest: str, wanted: str) -> ExternalPlan:
         known = ", ".join(f"'{plan.label}' ({plan.uid})" for plan in plans) or "none"
         raise CaseError(
             f"{len(found) or 'no'} imported plans are called '{wanted}' (the case has: {known}); give a label or UID"
+        )
+    return found[0]
+
+
+def find_dose(store: Store, case_digest: str, wanted: str) -> DoseEntry:
+    """Return the dose of a whole plan with this label or SOP Instance UID, among those of a case.
+
+    Raises
+    ------
+    CaseError
+        If there is not exactly one (the message lists what there is), or it is biologically weighted.
+    """
+    doses = [dose for dose in imported_doses(store, case_digest) if dose.summation in _WHOLE_PLANS]
+    found = [dose for dose in doses if wanted in (dose.label, dose.uid)]
+    if len(found) != 1:
+        known = ", ".join(f"'{dose.label}' ({dose.uid})" for dose in doses) or "none"
+        raise CaseError(
+            f"{len(found) or 'no'} imported doses of whole plans are called '{wanted}' (the case has: {known}); "
+            "give a label or UID"
+        )
+    if found[0].is_effective:
+        raise CaseError(
+            f"the imported dose '{wanted}' is biologically weighted, and cannot be compared with photon dose; "
+            "name a physical one"
         )
     return found[0]
 

@@ -1,18 +1,20 @@
 """What one worker does for one reduction group: doses, partial sums of the objectives, its part of the gradient.
 
-An evaluation takes two rounds, because a function like the gEUD needs its sum over all rows before any row knows
-its gradient: `GroupEvaluator.sums`, then, after the driver has merged the groups in order, `GroupEvaluator.gradient`.
+An evaluation takes two rounds, because a function like the gEUD needs its sums over all rows before any row knows
+its gradient: `GroupEvaluator.sums`, then, after the driver has merged the groups in order, `GroupEvaluator.gradients`.
+So does a product of the Hessian with a direction: `curvature_sums`, then `curvature_products`. The sums of all
+functions lie one below the other in one array, shape (n_sum, n_state).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.influence.rows import RowGroup
 from engine.model.arrays import F32, F64, I32
-from engine.optimise.functions import Function
-from engine.optimise.robust import soft_extreme_dose
+from engine.optimise.functions import DoseFunction
+from engine.optimise.robust import soft_extreme_dose, soft_extreme_dose_change
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Term:
 
     label: str
     region: int
-    function: Function
+    function: DoseFunction
     weight: float
     robust: bool = True
 
@@ -50,19 +52,41 @@ class RegionRows:
         Rows counted from the group's first, shape (n,).
     share
         Relative volume of each voxel; 1 in total over all groups, shape (n,).
+    reference_gy
+        Each voxel's own reference dose, where the region's objectives have one, shape (n,).
     """
 
     row: I32
     share: F64
+    reference_gy: F64 | None = None
 
 
-def regions_of_group(shares: Sequence[F32], first_row: int, n_row: int) -> list[RegionRows]:
-    """Cut the part of some regions that lies in one group out of their relative volumes on all rows."""
+def regions_of_group(
+    shares: Sequence[F32], first_row: int, n_row: int, references_gy: Mapping[int, F32] | None = None
+) -> list[RegionRows]:
+    """Cut the part of some regions that lies in one group out of what they have on all rows.
+
+    Parameters
+    ----------
+    shares
+        Relative volumes of every region.
+    first_row, n_row
+        Rows of the group.
+    references_gy
+        Reference doses of those regions that have them, by the region's number.
+    """
     regions = []
-    for share in shares:
+    for number, share in enumerate(shares):
         part = share[first_row : first_row + n_row]
         row = np.flatnonzero(part)
-        regions.append(RegionRows(row.astype(np.int32), part[row].astype(np.float64)))
+        reference_gy = (references_gy or {}).get(number)
+        regions.append(
+            RegionRows(
+                row.astype(np.int32),
+                part[row].astype(np.float64),
+                None if reference_gy is None else reference_gy[first_row + row].astype(np.float64),
+            )
+        )
     return regions
 
 
@@ -92,6 +116,20 @@ class Question:
         """States of every term: one a scenario, or a single one for the voxel-wise worst case."""
         return self.used if self.voxel_temperature_gy is None else 1
 
+    @property
+    def places(self) -> list[slice]:
+        """Where the sums of each term lie among all."""
+        ends = np.cumsum([term.function.n_sum for term in self.terms])
+        return [
+            slice(int(end) - term.function.n_sum, int(end))
+            for term, end in zip(self.terms, ends, strict=True)
+        ]
+
+    @property
+    def n_sum(self) -> int:
+        """Sums of all terms."""
+        return sum(term.function.n_sum for term in self.terms)
+
 
 class GroupEvaluator:
     """Holds the rows of one group for all scenarios.
@@ -112,6 +150,8 @@ class GroupEvaluator:
         self.regions = tuple(regions)
         self._dose_gy: list[list[F64]] = []
         """Doses of every question of the last `sums`, one a scenario."""
+        self._change_gy: list[list[F64]] = []
+        """Their changes, of the last `curvature_sums`."""
 
     @property
     def n_bytes(self) -> int:
@@ -124,98 +164,211 @@ class GroupEvaluator:
         Returns
         -------
         list
-            For every question an array, shape (n_term, n_state).
+            For every question an array, shape (n_sum, n_state).
         """
-        self._dose_gy = [[] for _ in questions]
-        for scenario, rows in enumerate(self.scenarios):
-            asked = [number for number, question in enumerate(questions) if scenario < question.used]
-            if asked:
-                doses = rows.dose(np.stack([questions[number].weight for number in asked]))
-                for number, dose_gy in zip(asked, doses, strict=True):
-                    self._dose_gy[number].append(dose_gy)
+        self._dose_gy = self._doses([(question.used, question.weight) for question in questions])
         return [
             self._sums_of(question, dose_gy)
             for question, dose_gy in zip(questions, self._dose_gy, strict=True)
         ]
 
-    def _sums_of(self, question: Question, dose_gy: Sequence[F64]) -> F64:
-        result = np.zeros((len(question.terms), question.n_state), dtype=np.float64)
-        temperature_gy = question.voxel_temperature_gy
-        for number, term in enumerate(question.terms):
-            region = self.regions[term.region]
-            if region.row.size == 0:
-                continue
-            if temperature_gy is not None and term.robust:
-                extreme_gy, _ = self._extreme(term, dose_gy, temperature_gy)
-                result[number, 0] = term.function.sum(extreme_gy, region.share)
-            else:
-                for state in range(question.n_state if term.robust else 1):
-                    result[number, state] = term.function.sum(dose_gy[state][region.row], region.share)
-        return result
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
+        """Form the doses and their changes, and return the partial sums and theirs.
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[F64]:
+        Parameters
+        ----------
+        questions
+            What is asked, as to `sums`.
+        directions
+            For every question a change of its weights, shape (n_beamlet,).
+
+        Returns
+        -------
+        list
+            For every question an array, shape (2, n_sum, n_state).
+        """
+        n = len(questions)
+        weights = [question.weight for question in questions]
+        used = [question.used for question in questions]
+        doses = self._doses(list(zip(used * 2, [*weights, *directions], strict=True)))
+        self._dose_gy, self._change_gy = doses[:n], doses[n:]
+        return [
+            np.stack([self._sums_of(question, dose_gy), self._sums_of(question, dose_gy, change_gy)])
+            for question, dose_gy, change_gy in zip(questions, self._dose_gy, self._change_gy, strict=True)
+        ]
+
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
         """Return this group's part of the gradients in the weights, for the doses of the last `sums`.
 
         Parameters
         ----------
         questions
             As given to `sums`.
-        factors
-            Of every question, the derivative of its objective by the value of each term in each state, shape
-            (n_term, n_state).
-        totals
-            Of every question, its merged sums, shape (n_term, n_state).
+        slopes
+            Of every question, the derivative of its objective by each merged sum, shape (n_sum, n_state).
 
         Returns
         -------
         list
             For every question an array, shape (n_beamlet,).
         """
-        slopes = [
-            self._slopes_of(*asked) for asked in zip(questions, self._dose_gy, factors, totals, strict=True)
+        by_rows = [self._slopes_of(*asked) for asked in zip(questions, self._dose_gy, slopes, strict=True)]
+        return self._adjoint(questions, by_rows)
+
+    def curvature_products(
+        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
+    ) -> list[F64]:
+        """Return this group's part of the Hessians' products, for the doses of the last `curvature_sums`.
+
+        Parameters
+        ----------
+        questions, slopes
+            As for `gradients`.
+        changes
+            Of every question, the derivative of its slopes along the direction, shape (n_sum, n_state).
+
+        Returns
+        -------
+        list
+            For every question an array, shape (n_beamlet,).
+        """
+        by_rows = [
+            self._slope_changes_of(*asked)
+            for asked in zip(questions, self._dose_gy, self._change_gy, slopes, changes, strict=True)
         ]
+        return self._adjoint(questions, by_rows)
+
+    def _doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
+        """Return the doses of some weights, each in as many scenarios as it asks for."""
+        result: list[list[F64]] = [[] for _ in asked]
+        for scenario, rows in enumerate(self.scenarios):
+            wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
+            if wanted:
+                doses = rows.dose(np.stack([asked[number][1] for number in wanted]))
+                for number, dose_gy in zip(wanted, doses, strict=True):
+                    result[number].append(dose_gy)
+        return result
+
+    def _adjoint(self, questions: Sequence[Question], by_rows: Sequence[dict[int, F64]]) -> list[F64]:
+        """Return for every question what its rows' numbers (by scenario) come to for the beamlets."""
         result = [np.zeros(question.weight.size, dtype=np.float64) for question in questions]
         for scenario, rows in enumerate(self.scenarios):
-            steep = [n for n, of_rows in enumerate(slopes) if scenario in of_rows]
+            steep = [n for n, of_rows in enumerate(by_rows) if scenario in of_rows]
             if steep:
                 parts = np.zeros((len(steep), result[0].size))
-                rows.add_adjoint(np.stack([slopes[n][scenario] for n in steep]), parts)
+                rows.add_adjoint(np.stack([by_rows[n][scenario] for n in steep]), parts)
                 for number, part in zip(steep, parts, strict=True):
                     result[number] += part
         return result
 
-    def _slopes_of(
-        self, question: Question, dose_gy: Sequence[F64], factor: F64, totals: F64
-    ) -> dict[int, F64]:
-        """Return the derivative of the objective by the doses of the group's rows, by scenario; none where it is 0."""
-        slopes: dict[int, F64] = {}
-
-        def add(scenario: int, region: RegionRows, slope: F64) -> None:
-            here = slopes.setdefault(scenario, np.zeros(self.scenarios[scenario].n_row, dtype=np.float64))
-            here[region.row] += slope
-
-        for number, term in enumerate(question.terms):
+    def _states(self, question: Question) -> Iterator[tuple[Term, slice, RegionRows, int | None]]:
+        """Yield every term with rows here, the place of its sums, and each scenario of its (None: all in one)."""
+        for term, place in zip(question.terms, question.places, strict=True):
             region = self.regions[term.region]
             if region.row.size == 0:
                 continue
             if question.voxel_temperature_gy is not None and term.robust:
-                extreme_gy, derivative = self._extreme(term, dose_gy, question.voxel_temperature_gy)
-                slope = factor[number, 0] * term.function.gradient(
-                    extreme_gy, region.share, totals[number, 0]
+                yield term, place, region, None
+            else:
+                for state in range(question.n_state if term.robust else 1):
+                    yield term, place, region, state
+
+    def _sums_of(
+        self, question: Question, dose_gy: Sequence[F64], change_gy: Sequence[F64] | None = None
+    ) -> F64:
+        """Return the sums at some doses, or their derivative along a change of the doses."""
+        result = np.zeros((question.n_sum, question.n_state), dtype=np.float64)
+        for term, place, region, state in self._states(question):
+            if state is None:
+                here_gy, derivative = self._extreme(question, term, region, dose_gy)
+            else:
+                here_gy = dose_gy[state][region.row]
+            if change_gy is None:
+                sums = term.function.sums(here_gy, region.share, region.reference_gy)
+            else:
+                moved_gy = (
+                    (derivative * _stacked(region, change_gy)).sum(axis=0)
+                    if state is None
+                    else change_gy[state][region.row]
+                )
+                sums = term.function.directional_sums(here_gy, region.share, moved_gy, region.reference_gy)
+            result[place, state or 0] = sums
+        return result
+
+    def _slopes_of(self, question: Question, dose_gy: Sequence[F64], slopes: F64) -> dict[int, F64]:
+        """Return the derivative of the objective by the doses of the group's rows, by scenario; none where it is 0."""
+        result = _ByRows(self.scenarios)
+        for term, place, region, state in self._states(question):
+            slope = slopes[place, state or 0]
+            if state is None:
+                extreme_gy, derivative = self._extreme(question, term, region, dose_gy)
+                by_voxel = term.function.gradient(extreme_gy, region.share, slope, region.reference_gy)
+                for scenario in range(question.used):
+                    result.add(scenario, region, by_voxel * derivative[scenario])
+            elif slope.any():
+                here_gy = dose_gy[state][region.row]
+                result.add(
+                    state, region, term.function.gradient(here_gy, region.share, slope, region.reference_gy)
+                )
+        return result.of_scenario
+
+    def _slope_changes_of(
+        self,
+        question: Question,
+        dose_gy: Sequence[F64],
+        change_gy: Sequence[F64],
+        slopes: F64,
+        changes: F64,
+    ) -> dict[int, F64]:
+        """Return the derivative of `_slopes_of` along a change of the doses."""
+        result = _ByRows(self.scenarios)
+        for term, place, region, state in self._states(question):
+            slope, change = slopes[place, state or 0], changes[place, state or 0]
+            share, reference_gy = region.share, region.reference_gy
+            if state is None:
+                extreme_gy, derivative = self._extreme(question, term, region, dose_gy)
+                by_scenario = _stacked(region, change_gy)
+                moved_gy = (derivative * by_scenario).sum(axis=0)
+                by_voxel = term.function.gradient(extreme_gy, share, slope, reference_gy)
+                product = term.function.product(extreme_gy, share, moved_gy, slope, change, reference_gy)
+                turned = soft_extreme_dose_change(
+                    derivative, by_scenario, _sign(term), question.voxel_temperature_gy or 0.0
                 )
                 for scenario in range(question.used):
-                    add(scenario, region, slope * derivative[scenario])
-                continue
-            for state in range(question.n_state if term.robust else 1):
-                if factor[number, state] != 0.0:
-                    slope = term.function.gradient(
-                        dose_gy[state][region.row], region.share, totals[number, state]
-                    )
-                    add(state, region, factor[number, state] * slope)
-        return slopes
+                    result.add(scenario, region, product * derivative[scenario] + by_voxel * turned[scenario])
+            elif slope.any() or change.any():
+                here_gy, moved_gy = dose_gy[state][region.row], change_gy[state][region.row]
+                result.add(
+                    state,
+                    region,
+                    term.function.product(here_gy, share, moved_gy, slope, change, reference_gy),
+                )
+        return result.of_scenario
 
-    def _extreme(self, term: Term, dose_gy: Sequence[F64], temperature_gy: float) -> tuple[F64, F64]:
-        stacked = np.stack([of_scenario[self.regions[term.region].row] for of_scenario in dose_gy])
-        return soft_extreme_dose(stacked, -1 if term.function.side == "under" else 1, temperature_gy)
+    def _extreme(
+        self, question: Question, term: Term, region: RegionRows, dose_gy: Sequence[F64]
+    ) -> tuple[F64, F64]:
+        return soft_extreme_dose(_stacked(region, dose_gy), _sign(term), question.voxel_temperature_gy or 0.0)
+
+
+class _ByRows:
+    """Numbers on the rows of a group, by scenario; none where nothing was added."""
+
+    def __init__(self, scenarios: Sequence[RowGroup]) -> None:
+        self._scenarios = scenarios
+        self.of_scenario: dict[int, F64] = {}
+
+    def add(self, scenario: int, region: RegionRows, by_voxel: F64) -> None:
+        """Add numbers on the rows of a region."""
+        here = self.of_scenario.setdefault(
+            scenario, np.zeros(self._scenarios[scenario].n_row, dtype=np.float64)
+        )
+        here[region.row] += by_voxel
+
+
+def _stacked(region: RegionRows, dose_gy: Sequence[F64]) -> F64:
+    return np.stack([of_scenario[region.row] for of_scenario in dose_gy])
+
+
+def _sign(term: Term) -> int:
+    return -1 if term.function.side == "under" else 1

@@ -27,10 +27,22 @@ class RowHolders(Protocol):
         """Return `GroupEvaluator.sums` of every group, in group order."""
         ...
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[list[F64]]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[list[F64]]:
         """Return `GroupEvaluator.gradients` of every group, in group order; ``questions`` are those of `sums`."""
+        ...
+
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[list[F64]]:
+        """Return `GroupEvaluator.curvature_sums` of every group, in group order."""
+        ...
+
+    def curvature_products(
+        self,
+        questions: Sequence[Question],
+        directions: Sequence[F64],
+        slopes: Sequence[F64],
+        changes: Sequence[F64],
+    ) -> list[list[F64]]:
+        """Return `GroupEvaluator.curvature_products` of every group; questions and directions are those of before."""
         ...
 
 
@@ -45,11 +57,24 @@ class LocalRows:
         """Return the partial sums of every group."""
         return [group.sums(questions) for group in self.groups]
 
-    def gradients(
-        self, questions: Sequence[Question], factors: Sequence[F64], totals: Sequence[F64]
-    ) -> list[list[F64]]:
+    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[list[F64]]:
         """Return the gradient parts of every group; the doses are those of the last `sums`."""
-        return [group.gradients(questions, factors, totals) for group in self.groups]
+        return [group.gradients(questions, slopes) for group in self.groups]
+
+    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[list[F64]]:
+        """Return the partial sums of every group, and their changes."""
+        return [group.curvature_sums(questions, directions) for group in self.groups]
+
+    def curvature_products(
+        self,
+        questions: Sequence[Question],
+        directions: Sequence[F64],
+        slopes: Sequence[F64],
+        changes: Sequence[F64],
+    ) -> list[list[F64]]:
+        """Return the parts of the products of every group; the doses are those of the last `curvature_sums`."""
+        del directions
+        return [group.curvature_products(questions, slopes, changes) for group in self.groups]
 
 
 @dataclass(frozen=True)
@@ -131,30 +156,91 @@ class Problem:
         return Question(weight, self.terms, self.used, voxel_temperature_gy)
 
     def combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
-        """Return term values, the objective's derivative by each of them, the objective, and its exact twin."""
+        """Return term values, the objective's derivative by each sum, the objective, and its exact twin."""
+        values, inner = self._of_terms(totals)
+        weighted = np.zeros(totals.shape[1])
+        for term, of_term in zip(self.terms, values, strict=True):
+            weighted += term.weight * of_term
+        value, of_state = self._over_states(weighted, temperature)
+        exact = self._over_states(weighted, 0.0)[0] if self.form == "composite_worst_case" else value
+        return values, self._factors(of_state) * inner, value, exact
+
+    def hessian_product(self, weight: F64, direction: F64, temperature: float) -> F64:
+        """Return the derivative of the gradient along a change of the weights, shape (n_beamlet,).
+
+        Where functions have kinks in their gradient, it is that of one side.
+
+        Parameters
+        ----------
+        weight, direction
+            Weights and their change, shape (n_beamlet,).
+        temperature
+            Smoothing, as for `evaluate`.
+        """
+        question = self.question(weight, temperature)
+        ((totals, moved),) = (
+            _merge(parts) for parts in zip(*self.rows.curvature_sums([question], [direction]), strict=True)
+        )
+        slopes, changes = self._slope_changes(totals, moved, temperature)
+        parts = self.rows.curvature_products([question], [direction], [slopes], [changes])
+        return _merge([part for (part,) in parts])
+
+    def _slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
+        """Return the objective's derivative by each sum, and its change along a change of the sums."""
+        values, inner = self._of_terms(totals)
+        turned = np.zeros_like(totals)
+        weighted, weighted_moved = np.zeros((2, totals.shape[1]))
+        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+            of_term = (inner[place] * moved[place]).sum(axis=0)
+            for state in self._states_of(term, totals.shape[1]):
+                turned[place, state] = term.function.slope_change(totals[place, state], moved[place, state])
+            weighted += term.weight * values[number]
+            weighted_moved += term.weight * (of_term if term.robust else of_term[0])
+        _, of_state = self._over_states(weighted, temperature)
+        of_state_moved = np.zeros_like(of_state)
+        if self.form == "composite_worst_case" and temperature > 0.0:
+            mean_moved = float(of_state @ weighted_moved)
+            of_state_moved = of_state * (weighted_moved - mean_moved) / temperature
+        factors = self._factors(of_state)
+        return factors * inner, factors * turned + self._factors(of_state_moved) * inner
+
+    @property
+    def _places(self) -> list[slice]:
+        return self.question(np.zeros(0), 0.0).places
+
+    def _states_of(self, term: Term, n_state: int) -> range:
+        return range(n_state) if term.robust else range(1)
+
+    def _of_terms(self, totals: F64) -> tuple[F64, F64]:
+        """Return the value of every term in every state, and its derivative by each of its sums."""
         n_state = totals.shape[1]
-        values = np.zeros_like(totals)
-        weighted = np.zeros(n_state)
-        for number, term in enumerate(self.terms):
-            states = range(n_state) if term.robust else range(1)
-            for state in states:
-                values[number, state] = term.function.value(float(totals[number, state]))
+        values, inner = np.zeros((len(self.terms), n_state)), np.zeros_like(totals)
+        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+            for state in self._states_of(term, n_state):
+                values[number, state] = term.function.value(totals[place, state])
+                inner[place, state] = term.function.slope(totals[place, state])
             if not term.robust:
                 values[number, 1:] = values[number, 0]
-            weighted += term.weight * values[number]
+        return values, inner
+
+    def _over_states(self, weighted: F64, temperature: float) -> tuple[float, F64]:
+        """Return the objective from its value in every state, and its derivative by them."""
         if self.form == "composite_worst_case":
-            value, of_state = soft_maximum(weighted, self.probability, temperature)
-            exact, _ = soft_maximum(weighted, self.probability, 0.0)
-        else:
-            of_state = self.probability if n_state > 1 else np.ones(1)
-            value = exact = float((of_state * weighted).sum())
-        factor = np.zeros_like(totals)
-        for number, term in enumerate(self.terms):
+            return soft_maximum(weighted, self.probability, temperature)
+        of_state = self.probability if weighted.size > 1 else np.ones(1)
+        return float((of_state * weighted).sum()), of_state
+
+    def _factors(self, of_state: F64) -> F64:
+        """Return the objective's derivative by each term's value, for every sum of the term, (n_sum, n_state)."""
+        rows = []
+        for term in self.terms:
+            factor = np.zeros(of_state.size)
             if term.robust:
-                factor[number] = term.weight * of_state
+                factor[:] = term.weight * of_state
             else:
-                factor[number, 0] = term.weight * of_state.sum()
-        return values, factor, value, exact
+                factor[0] = term.weight * of_state.sum()
+            rows.append(np.broadcast_to(factor, (term.function.n_sum, of_state.size)))
+        return np.concatenate(rows)
 
 
 def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, float]]) -> list[Evaluation]:
@@ -173,8 +259,8 @@ def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, floa
         problem.combine(total, temperature)
         for (problem, _, temperature), total in zip(asked, totals, strict=True)
     ]
-    factors = [factor for _, factor, _, _ in combined]
-    gradients = [_merge(parts) for parts in zip(*rows.gradients(questions, factors, totals), strict=True)]
+    slopes = [slope for _, slope, _, _ in combined]
+    gradients = [_merge(parts) for parts in zip(*rows.gradients(questions, slopes), strict=True)]
     return [
         Evaluation(value, gradient, values, exact)
         for (values, _, value, exact), gradient in zip(combined, gradients, strict=True)
@@ -200,13 +286,13 @@ def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) 
 
 
 def split_terms(terms: Sequence[Term], form: Form) -> tuple[Term, ...]:
-    """Return the terms as a form judges them: a voxel-wise worst case splits those with two sides."""
+    """Return the terms as a form judges them: a voxel-wise worst case splits robust ones with two sides."""
     if form != "voxel_worst_case":
         return tuple(terms)
     return tuple(
         Term(term.label, term.region, part, term.weight, term.robust)
         for term in terms
-        for part in one_sided(term.function)
+        for part in (one_sided(term.function) if term.robust else (term.function,))
     )
 
 

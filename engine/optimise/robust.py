@@ -70,6 +70,25 @@ def soft_extreme_dose(dose_gy: F64, sign: int, temperature_gy: float) -> tuple[F
     return extreme, raised / total
 
 
+def soft_extreme_dose_change(derivative: F64, change_gy: F64, sign: int, temperature_gy: float) -> F64:
+    """Return the derivative of `soft_extreme_dose`'s derivative along a change of the doses.
+
+    Parameters
+    ----------
+    derivative
+        That of the extreme dose by the dose in each scenario, shape (n_scenario, n).
+    change_gy
+        Change of the dose, shape (n_scenario, n).
+    sign, temperature_gy
+        As for `soft_extreme_dose`.
+    """
+    if temperature_gy == 0.0:
+        return np.zeros_like(derivative)
+    moved_gy = (derivative * change_gy).sum(axis=0)
+    changed: F64 = sign / temperature_gy * derivative * (change_gy - moved_gy)
+    return changed
+
+
 _COMPOSITE_FRACTIONS = (0.1, 0.03, 0.01)
 _VOXEL_FRACTIONS = (0.02, 0.006, 0.002)
 

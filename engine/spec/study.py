@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from engine.errors import printable
+from engine.errors import OptimisationError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
-from engine.optimise.functions import Function
+from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
 from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
@@ -201,12 +201,8 @@ class ObjectiveSpec(Spec):
 
     def label(self) -> str:
         """Return a text for reports."""
-        values = self.function.model_dump(exclude={"kind"})
-        detail = ", ".join(f"{key} {v:g}" if isinstance(v, float) else f"{v}" for key, v in values.items())
         without = f" without {', '.join(self.excluding)}" if self.excluding else ""
-        return f"{self.structure}{without}: {self.function.kind.replace('_', ' ')}" + (
-            f" ({detail})" if detail else ""
-        )
+        return f"{self.structure}{without}: {in_words(self.function)}"
 
 
 class GoalSpec(Spec):
@@ -279,6 +275,10 @@ class Study(Spec):
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
             )
+        if self.optimisation.robust == "voxel_worst_case":
+            for number, objective in enumerate(self.objectives):
+                if objective.robust:
+                    _require_sides(number, objective)
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             missing = [name for name in self.pareto.criteria if name not in used]
@@ -298,8 +298,17 @@ class Study(Spec):
         for number, objective in enumerate(self.objectives):
             names.append((f"objectives[{number}].structure", objective.structure))
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)
+            if isinstance(objective.function, DoseFallOff):
+                names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
+
+
+def _require_sides(number: int, objective: ObjectiveSpec) -> None:
+    try:
+        one_sided(objective.function)
+    except OptimisationError as error:
+        raise ValueError(f"objectives[{number}]: {error}") from error
 
 
 def load_study(path: Path) -> Study:

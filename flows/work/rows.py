@@ -9,6 +9,7 @@ import numpy.typing as npt
 from engine.dose.engine import DoseEngine
 from engine.geometry.bricks import BrickLayout
 from engine.influence.rows import RowGroup, rows_of_columns, rows_of_tiles
+from engine.model.arrays import F32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.scenario import Scenario
@@ -133,9 +134,19 @@ class StoredGroups:
         size = self.layout.brick_size
         bricks = [self.bricks[group] for group in groups]
         arrays, _ = store.read_arrays(REGIONS, self.regions)
-        shares = [arrays[f"share_{number}"] for number in range(len(arrays))]
+        shares, references_gy = _shares_and_references(arrays)
         rows_by_scenario = [source.rows(store, self.layout, bricks) for source in self.scenarios]
         return [
-            GroupEvaluator(list(rows), regions_of_group(shares, first * size, n * size))
+            GroupEvaluator(list(rows), regions_of_group(shares, first * size, n * size, references_gy))
             for rows, (first, n) in zip(zip(*rows_by_scenario, strict=True), bricks, strict=True)
         ]
+
+
+def _shares_and_references(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[F32], dict[int, F32]]:
+    """Return the relative volumes of all regions, and the reference doses of those that have them, as stored."""
+    references_gy = {
+        int(name.removeprefix("reference_")): values
+        for name, values in arrays.items()
+        if name.startswith("reference_")
+    }
+    return [arrays[f"share_{number}"] for number in range(len(arrays) - len(references_gy))], references_gy

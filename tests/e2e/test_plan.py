@@ -20,6 +20,82 @@ def finished(tmp_path_factory):
     return folder, folder / "store", plan(folder, folder / "store")
 
 
+MANY_KINDS = """\
+[[objectives]]
+structure = "Target"
+function = "dvh_mean_tail"
+limit = "lower"
+dose_gy = 20.0
+volume_percent = 95.0
+weight = 100.0
+criterion = "target"
+
+[[objectives]]
+structure = "Target"
+function = "homogeneity"
+weight = 20.0
+criterion = "target"
+
+[[objectives]]
+structure = "Target"
+function = "tcp"
+alpha_per_gy = 0.35
+alpha_beta_gy = 10.0
+clonogens = 1e5
+weight = 10.0
+robust = false
+
+[[objectives]]
+structure = "BODY"
+excluding = ["Target"]
+function = "dose_fall_off"
+from_structure = "Target"
+near_gy = 19.0
+far_gy = 5.0
+fall_off_per_mm = 0.05
+weight = 20.0
+criterion = "body"
+
+[[objectives]]
+structure = "BODY"
+function = "smooth_maximum"
+temperature_gy = 0.5
+dose_gy = 21.0
+weight = 20.0
+
+[[objectives]]
+structure = "BODY"
+excluding = ["Target"]
+function = "upper_mean_tail"
+volume_percent = 5.0
+eqd2 = { alpha_beta_gy = 3.0 }
+weight = 1.0
+criterion = "mean"
+
+[[goals]]"""
+
+
+@pytest.mark.usefixtures("shared_prefect")
+def test_a_plan_of_many_kinds_of_objectives_ends_with_all_of_them_in_its_report(finished, tmp_path):
+    _, store, _ = finished
+    before = tiles(store)
+    head, rest = STUDY.split("[[objectives]]", 1)
+    text = head + MANY_KINDS + rest.split("[[goals]]", 1)[1]
+    plan(tmp_path, store, text.replace("max_evaluations = 60", "max_evaluations = 90"))
+    assert tiles(store) == before
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    terms = summary["convergence"]["terms"]
+    assert [term["function"].split(" (")[0] for term in terms] == [
+        "DVH mean tail", "homogeneity", "TCP", "dose fall off", "smooth maximum", "upper mean tail",
+    ]  # fmt: skip
+    assert [term["unit"] for term in terms] == ["Gy²", "Gy²", "", "Gy²", "Gy²", "Gy"]
+    assert (
+        "upper mean tail (EQD2 with alpha/beta 3 Gy, volume 5 %)"
+        in (tmp_path / "out" / "report.html").read_text()
+    )
+    assert min(summary["convergence"]["objectives"]) < 0.5 * summary["convergence"]["objectives"][0]
+
+
 def test_a_plan_ends_with_report_summary_weights_and_dose(finished):
     folder, _, weight = finished
     summary = json.loads((folder / "out" / "summary.json").read_text())

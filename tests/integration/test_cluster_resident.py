@@ -18,7 +18,7 @@ from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
-from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredGeud
+from engine.optimise.functions import Geud, MeanDose, SmoothMaximum, SquaredDeviation, UpperMeanTail
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
@@ -35,7 +35,7 @@ PROBABILITY = np.array([0.5, 0.3, 0.2])
 FORMS = [("nominal", 0.0), ("expected", 0.0), ("composite_worst_case", 0.5), ("voxel_worst_case", 0.1)]
 TERMS = [
     Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
-    Term("eud", 1, SquaredGeud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
+    Term("eud", 1, Geud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
     Term("mean", 1, MeanDose(), 0.3, robust=False),
 ]
 
@@ -128,6 +128,41 @@ def test_the_sharing_out_of_groups_does_not_matter(small, groups, client):
     for work in (np.array([1, 0, 0, 1000]), np.array([1000, 1, 1, 1]), np.zeros(4, np.int64)):
         resident = ResidentRows(client, groups, work, small.n_beamlet)
         assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
+
+
+MANY_SUMS = [
+    Term("tail", 0, UpperMeanTail(volume_percent=10.0, dose_gy=3.0), 2.0),
+    Term("maximum", 1, SmoothMaximum(temperature_gy=0.5), 0.5, robust=False),
+]
+
+
+@pytest.mark.parametrize("n_kept", [4, 1])
+def test_evaluations_and_hessian_products_of_many_sums_have_the_same_bits_even_if_a_worker_is_killed(
+    small, groups, client, n_kept
+):
+    weight, direction = np.random.default_rng(82).uniform(0.0, 3.0, (2, small.n_beamlet))
+    room = int(np.cumsum(small.work)[n_kept - 1])
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet, room)
+    for form, temperature in FORMS:
+        here, there = (
+            Problem(rows, [*TERMS, *MANY_SUMS], form, PROBABILITY) for rows in (small.rows, resident)
+        )
+        assert bits(there.evaluate(weight, temperature)) == bits(here.evaluate(weight, temperature))
+        product = there.hessian_product(weight, direction, temperature)
+        assert product.tobytes() == here.hessian_product(weight, direction, temperature).tobytes()
+    question = here.question(weight, 0.1)
+    (sums,) = zip(*resident.curvature_sums([question], [direction]), strict=True)
+    slopes, changes = np.ones((2, *sums[0].shape[1:]))
+    kill_one_worker(client)
+    # A worker that comes anew has no doses: it is asked for them first.
+    again = resident.curvature_products([question], [direction], [slopes], [changes])
+    rows = small.rows
+    rows.curvature_sums([question], [direction])
+    for (part,), (expected,) in zip(
+        again, rows.curvature_products([question], [direction], [slopes], [changes]), strict=True
+    ):
+        assert part.tobytes() == expected.tobytes()
+    resident.close()
 
 
 def wait_until_all_run(client, n_worker=2):

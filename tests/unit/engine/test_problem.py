@@ -5,11 +5,15 @@ import pytest
 
 from engine.errors import OptimisationError
 from engine.optimise.functions import (
+    DvhPenalty,
+    Geud,
+    Homogeneity,
     MeanDose,
+    SmoothMaximum,
     SquaredDeviation,
-    SquaredGeud,
     SquaredOverdose,
     SquaredUnderdose,
+    UpperMeanTail,
 )
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem, split_terms
@@ -21,9 +25,15 @@ FUNCTIONS = {
     "underdose": SquaredUnderdose(dose_gy=9.0),
     "deviation": SquaredDeviation(dose_gy=6.0),
     "mean": MeanDose(),
-    "geud upper": SquaredGeud(a=6.0, limit="upper", dose_gy=2.0),
-    "geud lower": SquaredGeud(a=-3.0, limit="lower", dose_gy=9.0),
-    "geud root": SquaredGeud(a=0.5, limit="lower", dose_gy=12.0),
+    "geud upper": Geud(a=6.0, limit="upper", dose_gy=2.0),
+    "geud lower": Geud(a=-3.0, limit="lower", dose_gy=9.0),
+    "geud root": Geud(a=0.5, limit="lower", dose_gy=12.0),
+}
+WITH_MANY_SUMS = {
+    "smooth maximum": SmoothMaximum(temperature_gy=0.5),
+    "upper tail": UpperMeanTail(volume_percent=20.0, resolution_gy=0.2),
+    "dvh": DvhPenalty(limit="upper", dose_gy=4.0, volume_percent=20.0, resolution_gy=0.2),
+    "homogeneity": Homogeneity(),
 }
 # Form and temperature; a temperature of 0 has kinks, but not where random weights are.
 FORMS = [
@@ -75,6 +85,38 @@ def test_the_gradient_matches_central_differences(small, form, temperature, func
     np.testing.assert_allclose(gradient, difference, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "temperature"),
+    [
+        (name, *form)
+        for name in ("overdose", "geud upper", *WITH_MANY_SUMS)
+        for form in FORMS
+        if (name, form[0]) != ("homogeneity", "voxel_worst_case")  # it has no side
+    ],
+)
+def test_the_product_with_the_hessian_matches_differences_of_gradients(small, form, temperature, name):
+    function = {**FUNCTIONS, **WITH_MANY_SUMS}[name]
+    problem = Problem(small.rows, terms_with(function), form, PROBABILITY)
+    weight, direction = weights(small.n_beamlet), np.random.default_rng(32).normal(size=small.n_beamlet)
+    step = 1e-6
+    up, down = (problem.evaluate(weight + s * step * direction, temperature).gradient for s in (1, -1))
+    difference = (up - down) / (2.0 * step)
+    product = problem.hessian_product(weight, direction, temperature)
+    # One voxel of 200 that crosses a kink within the step would be 1e-2.
+    np.testing.assert_allclose(product, difference, rtol=1e-4, atol=1e-4 * np.abs(difference).max())
+
+
+@pytest.mark.parametrize("function", WITH_MANY_SUMS.values(), ids=WITH_MANY_SUMS.keys())
+def test_value_and_gradient_of_many_sums_are_those_of_the_dense_doses(small, function):
+    weight, terms = weights(small.n_beamlet), terms_with(function)
+    problem = Problem(small.rows, terms, "expected", PROBABILITY)
+    evaluation = problem.evaluate(weight, 0.0)
+    assert evaluation.value == pytest.approx(dense_value(small, terms, "expected", weight), rel=1e-11)
+    direction, step = np.random.default_rng(33).normal(size=weight.size), 1e-5
+    up, down = (problem.evaluate(weight + s * step * direction, 0.0).value for s in (1, -1))
+    assert evaluation.gradient @ direction == pytest.approx((up - down) / (2.0 * step), rel=1e-6)
+
+
 def dense_value(small, terms, form, weight):
     """Return the exact objective from dense matrices and whole-region doses."""
     doses = [dense @ weight for dense in small.dense]
@@ -82,7 +124,7 @@ def dense_value(small, terms, form, weight):
     def of(term, dose_gy):
         share = small.shares[term.region].astype(float)
         inside = share > 0.0
-        return term.weight * term.function.value(term.function.sum(dose_gy[inside], share[inside]))
+        return term.weight * term.function.value(term.function.sums(dose_gy[inside], share[inside]))
 
     if form == "voxel_worst_case":
         highest, lowest = np.max(doses, axis=0), np.min(doses, axis=0)

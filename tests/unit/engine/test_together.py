@@ -33,8 +33,8 @@ class CountingRows:
             raise ArithmeticError("no more answers")
         return self._rows.sums(questions)
 
-    def gradients(self, questions, factors, totals):
-        return self._rows.gradients(questions, factors, totals)
+    def gradients(self, questions, slopes):
+        return self._rows.gradients(questions, slopes)
 
 
 def problems(rows):

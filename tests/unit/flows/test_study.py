@@ -31,11 +31,32 @@ BROKEN = {
     "an unreadable normalisation": ("D95% = 100 %", "D95 is good", "D95 is good"),
     "an impossible volume": ("D95% = 100 %", "D100% = 100 %", "not understood"),
     "an unknown function": ('"squared_deviation"', '"cubed_deviation"', "known are squared_overdose"),
-    "a function without its dose": ("dose_gy = 8.0\n", "", "objectives[1].dose_gy"),
+    "a function without its dose": ("dose_gy = 8.0\n", "", "objectives[1]: needs dose_gy or reference_dose"),
     "a key of another function": (
         'function = "mean"',
         'function = "mean"\ndose_gy = 3.0',
         "objectives[2].dose_gy",
+    ),
+    "an aim without its dose": (
+        'function = "mean"',
+        'function = "lower_mean_tail"\nvolume_percent = 5.0',
+        "objectives[2]: needs dose_gy, the dose to reach",
+    ),
+    "an objective without sides for a voxel-wise worst case": (
+        'robust = "composite_worst_case"\nmax_evaluations = 60\n\n[[objectives]]',
+        'robust = "voxel_worst_case"\n\n[[objectives]]\nstructure = "Target"\nfunction = "homogeneity"\n'
+        "weight = 1.0\n\n[[objectives]]",
+        "objectives[0]: a voxel-wise worst case cannot judge 'homogeneity'",
+    ),
+    "EQD2 without its ratio": (
+        'function = "mean"',
+        'function = "mean"\neqd2 = {}',
+        "objectives[2].eqd2.alpha_beta_gy: this key is needed",
+    ),
+    "a fall-off from nothing": (
+        'function = "mean"',
+        'function = "dose_fall_off"\nfrom_structure = "Tumour"\nnear_gy = 18.0\nfar_gy = 4.0\nfall_off_per_mm = 0.1',
+        "objectives[2].from_structure: the case has no structure 'Tumour'",
     ),
     "an unreadable goal": ("D95% >= 20 Gy", "D95% is 20 Gy", "goals[0]"),
     "a goal in the wrong unit": ("D95% >= 20 Gy", "D95% >= 20 cc", "goals[0]"),
@@ -218,6 +239,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_the_list_of_keys_names_every_table_and_function():
     keys = list_keys()
     for name in (
+        "dvh_mean_tail",
+        "fall_off_per_mm",
+        "ratio of the linear-quadratic model",
         "[case]",
         "[beams]",
         "[[objectives]]",

@@ -21,6 +21,7 @@ from storage.dicom.read_attached import Attached
 from storage.dicom.read_dose import ReadDose
 from storage.imported import (
     attached_is_whole,
+    find_dose,
     find_plan,
     imported_dose_gy,
     imported_doses,
@@ -98,6 +99,18 @@ def test_plan_is_found_by_label_name_and_uid_if_there_is_only_one(store: Store) 
     assert find_plan(store, "case", "9.9") == other
     with pytest.raises(CaseError, match=r"2 imported plans are called 'A'.*1\.2\.3.*9\.9"):
         find_plan(store, "case", "A")
+
+
+def test_a_dose_of_a_whole_plan_is_found_by_label_and_uid(store: Store) -> None:
+    whole = replace(dose("1.2.6", 2), summation="PLAN", label="accepted", beam_number=None)
+    weighted = replace(whole, uid="1.2.7", label="weighted", is_effective=True)
+    write_attached(store, "case", Attached((), (dose("1.2.5"), whole, weighted), ()))
+    assert find_dose(store, "case", "accepted").uid == find_dose(store, "case", "1.2.6").uid == "1.2.6"
+    # A beam's dose is none of a plan.
+    with pytest.raises(CaseError, match=r"no imported doses of whole plans are called 'd'.*'accepted'"):
+        find_dose(store, "case", "d")
+    with pytest.raises(CaseError, match="biologically weighted"):
+        find_dose(store, "case", "weighted")
 
 
 @pytest.mark.parametrize("kind", ["attached", "imported_plan", "imported_dose"])
