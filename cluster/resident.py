@@ -361,25 +361,24 @@ class ResidentRows:
         workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
         self._n_worker, self._addresses = len(workers), workers
         owner = owners(self._n_bytes, len(workers))
-        futures = []
+        futures: list[tuple[Any, str]] = []
         for number, worker in enumerate(workers):
             groups = [int(g) for g in np.flatnonzero(owner == number)]
             if groups:
-                futures.append(
-                    self._client.submit(
-                        RowsActor,
-                        self._load,
-                        groups,
-                        self._n_resident(groups),
-                        actor=True,
-                        workers=[worker],
-                        # The worker may have left since it was listed: better elsewhere than never.
-                        allow_other_workers=True,
-                        pure=False,
-                        retries=0,
-                    )
+                future = self._client.submit(
+                    RowsActor,
+                    self._load,
+                    groups,
+                    self._n_resident(groups),
+                    actor=True,
+                    workers=[worker],
+                    # The worker may have left since it was listed: better elsewhere than never.
+                    allow_other_workers=True,
+                    pure=False,
+                    retries=0,
                 )
-        self._actors = [(self._made(future), future) for future in futures]
+                futures.append((future, worker))
+        self._actors = [(self._made(future, worker), future) for future, worker in futures]
         self._addresses = [actor._address for actor, _ in self._actors]
         self._ask("load")
         now_s = time.monotonic()
@@ -391,8 +390,11 @@ class ResidentRows:
             return len(groups)
         return int(np.searchsorted(np.cumsum(self._n_bytes[list(groups)]), self._room, side="right"))
 
-    def _made(self, future: Any) -> Any:
-        """Return an actor when it is there, looking now and then whether any worker is left."""
+    def _made(self, future: Any, worker: str) -> Any:
+        """Return an actor when it is there, looking now and then whether its worker is left.
+
+        Dask never makes an actor that it was told of when it had no worker: its scheduler refuses to move one on.
+        """
         # An actor speaks through the current client: with another one's certificate it would get no answer.
         with self._client.as_current():
             while True:
@@ -401,7 +403,8 @@ class ResidentRows:
                 except TimeoutError:
                     if future.done():
                         return future.result()  # it came, or failed, between the two lines
-                    known_workers(self._client)
+                    if worker not in known_workers(self._client):
+                        raise RuntimeError("a worker left before it had its rows") from None
 
 
 def _wait(answer: Any, future: Any) -> Any:

@@ -190,6 +190,26 @@ def test_the_last_worker_killed_between_evaluations_changes_nothing(small, group
     assert evaluated(resident, "expected", 0.0) == before
 
 
+def test_rows_are_shared_out_again_if_the_last_worker_goes_when_they_are(
+    small, groups, single_client, monkeypatch
+):
+    resident = ResidentRows(single_client, groups, small.work, small.n_beamlet)
+    before = evaluated(resident, "expected", 0.0)
+    resident.close()
+    known_workers, listed = cluster.resident.known_workers, []
+
+    def outdated(*args):
+        listed.append(known_workers(*args))
+        if len(listed) == 1:
+            kill_one_worker(single_client, 1)
+            while single_client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.workers)):
+                time.sleep(0.01)
+        return listed[-1]
+
+    monkeypatch.setattr(cluster.resident, "known_workers", outdated)
+    assert evaluated(resident, "expected", 0.0) == before
+
+
 def test_what_is_asked_after_the_evaluations_survives_a_killed_worker(small, groups, client):
     resident = ResidentRows(client, groups, small.work, small.n_beamlet)
     kill_one_worker(client)
