@@ -12,8 +12,10 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +23,7 @@ from distributed import CancelledError, Client, KilledWorker, get_worker
 
 from cluster.ends import Cause, Ends, WorkerEnd
 from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
-from cluster.workers import known_workers, lost_scheduler_told, require_scheduler, want
+from cluster.workers import SupervisedClient, known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
@@ -37,8 +39,11 @@ _MAX_OUT_OF_MEMORY = 2
 _LOOK_S = 1.0
 _POLL_S = 0.1
 _FEARED: tuple[Cause, ...] = ("memory", "died", "unknown", "left")
-_COME_BACK_S = 5.0
-"""How long to wait for lost workers to come back before their rows go to the others: local ones take about a second."""
+_COME_BACK_S, _JOB_COMES_BACK_S = 5.0, 20.0
+"""How long to wait for lost workers to come back before their rows go to the others: local ones take about a second,
+jobs of a queue without others ten."""
+_LOST = (OSError, ValueError, RuntimeError, KilledWorker, CancelledError)
+"""A lost actor shows as one of these, depending on when its worker went."""
 _SPREAD_S = 30.0
 _SPREAD_LOADS = 10
 """Rows are shared out anew over more workers after so long, and not before so many times what loading them took."""
@@ -153,8 +158,13 @@ class RowsActor:
     @_telling
     def load(self) -> None:
         """Load the groups that stay, each thread as many consecutive ones."""
-        shares = [list(share) for share in np.array_split(self._numbers, self._n_thread) if share.size]
-        self._resident = [group for groups in self._threads.map(self._load, shares) for group in groups]
+        runs = [
+            run
+            for share in np.array_split(self._numbers, self._n_thread)
+            for run in np.split(share, np.flatnonzero(np.diff(share) != 1) + 1)
+            if run.size
+        ]
+        self._resident = [group for groups in self._threads.map(self._load, runs) for group in groups]
 
     @_telling
     def cpu_s(self) -> float:
@@ -200,6 +210,16 @@ class RowsActor:
         return [part for part, _ in done]
 
 
+@dataclass(frozen=True)
+class _Holder:
+    """A worker's actor, and the numbers of the groups that it answers for."""
+
+    worker: str
+    groups: tuple[int, ...]
+    actor: Any
+    future: Any
+
+
 class ResidentRows:
     """All groups, shared out over the workers of a cluster.
 
@@ -231,7 +251,7 @@ class ResidentRows:
         self.n_beamlet = n_beamlet
         self._ends = ends
         self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
-        self._actors: list[tuple[Any, Any]] = []
+        self._holders: list[_Holder] = []
         self._addresses: list[str] = []
         self._n_worker, self._spread_s = 0, 0.0
         # Solves side by side ask for their CPU seconds each by itself: one rebuild at a time.
@@ -240,7 +260,7 @@ class ResidentRows:
 
     def close(self) -> None:
         """Let go of the actors and their memory."""
-        self._actors = []
+        self._holders = []
 
     def resident_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
@@ -280,32 +300,67 @@ class ResidentRows:
         )
 
     def _ask_parts(self, method: str, *arguments: Any) -> list[list[F64]]:
-        return [part for parts in self._ask(method, *arguments) for part in parts]
+        """Return the parts of all groups in group order, whoever has which."""
+        parts: list[list[F64]] = [[]] * self._n_bytes.size
+        for holder, of_holder in zip(self._holders, self._ask(method, *arguments), strict=True):
+            for group, part in zip(holder.groups, of_holder, strict=True):
+                parts[group] = part
+        return parts
 
-    def _ask(self, method: str, *arguments: Any) -> list[Any]:
-        """Ask all actors at once and return their answers in their order."""
-        answers = [(getattr(actor, method)(*arguments), future) for actor, future in self._actors]
-        return [_wait(answer, future) for answer, future in answers]
+    def _ask(self, method: str, *arguments: Any, new: Sequence[_Holder] | None = None) -> list[Any]:
+        """Ask all actors at once, or the new ones alone, and return their answers in their order.
+
+        Those that are found lost are let go, and the error of the first one is raised.
+        """
+        lost: list[Exception] = []
+        asked, answers = [], []
+        for holder in self._holders if new is None else new:
+            with self._letting_go(holder, lost):
+                asked.append((holder, getattr(holder.actor, method)(*arguments)))
+        for holder, answer in asked:
+            with self._letting_go(holder, lost):
+                answers.append(_wait(answer, holder.future))
+        if lost:
+            raise lost[0]
+        return answers
+
+    @contextmanager
+    def _letting_go(self, holder: _Holder, lost: list[Exception]) -> Iterator[None]:
+        """Keep the error of a lost holder, and the holder no longer."""
+        try:
+            yield
+        except _LOST as error:
+            if isinstance(error, NightbeamError):
+                raise
+            lost.append(error)
+            self._holders = [other for other in self._holders if other is not holder]
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
         n_lost: Counter[Cause] = Counter()
         with self._lock, lost_scheduler_told(self._client):
             while True:
                 try:
-                    if not self._actors or self._may_spread():
+                    if not self._orphans() and self._may_spread():
+                        self._holders = []
+                    if self._orphans():
                         self._build()
                         after_loss()
                     return ask()
                 except _WorkError as failed:
                     raise failed.error from None
-                # A lost actor shows as one of these, depending on when its worker went.
-                except (OSError, ValueError, RuntimeError, KilledWorker, CancelledError) as error:
+                except _LOST as error:
                     if isinstance(error, NightbeamError):
                         raise
                     require_scheduler(self._client, error)
-                    _LOG.warning("workers with resident tiles were lost (%s); loading the tiles again", error)
-                    self._actors = []
+                    _LOG.warning(
+                        "workers with resident tiles were lost (%s); loading their tiles again", error
+                    )
                     self._count_loss(n_lost, error)
+
+    def _orphans(self) -> list[int]:
+        """Return the numbers of the groups that nobody has."""
+        held = {group for holder in self._holders for group in holder.groups}
+        return [group for group in range(self._n_bytes.size) if group not in held]
 
     def _count_loss(self, n_lost: "Counter[Cause]", error: Exception) -> None:
         """Count a loss by its cause.
@@ -354,16 +409,23 @@ class ResidentRows:
         return min(len(known_workers(self._client)), self._n_bytes.size) > self._n_worker
 
     def _build(self) -> None:
+        """Give the groups that nobody has to workers without any; if there are none, share everything out anew."""
         begin_s = time.monotonic()
-        self._actors = []
         want(self._client, len(self._n_bytes))
+        supervised = isinstance(self._client, SupervisedClient) and self._client.supervision is not None
         # As many as before, if they come back soon: rows that go to fewer workers stay with them for a while.
-        workers = list(known_workers(self._client, self._n_worker, _COME_BACK_S))
+        wait_s = _JOB_COMES_BACK_S if supervised else _COME_BACK_S
+        workers = list(known_workers(self._client, self._n_worker, wait_s))
         self._n_worker, self._addresses = len(workers), workers
-        owner = owners(self._n_bytes, len(workers))
-        futures: list[tuple[Any, str]] = []
-        for number, worker in enumerate(workers):
-            groups = [int(g) for g in np.flatnonzero(owner == number)]
+        self._holders = [holder for holder in self._holders if holder.worker in workers]
+        free = [worker for worker in workers if worker not in {holder.worker for holder in self._holders}]
+        if not free:
+            self._holders, free = [], workers
+        orphans = np.array(self._orphans())
+        owner = owners(self._n_bytes[orphans], len(free))
+        futures: list[tuple[Any, str, list[int]]] = []
+        for number, worker in enumerate(free):
+            groups = [int(group) for group in orphans[owner == number]]
             if groups:
                 future = self._client.submit(
                     RowsActor,
@@ -377,10 +439,13 @@ class ResidentRows:
                     pure=False,
                     retries=0,
                 )
-                futures.append((future, worker))
-        self._actors = [(self._made(future, worker), future) for future, worker in futures]
-        self._addresses = [actor._address for actor, _ in self._actors]
-        self._ask("load")
+                futures.append((future, worker, groups))
+        new = []
+        for future, worker, groups in futures:
+            actor = self._made(future, worker)
+            new.append(_Holder(actor._address, tuple(groups), actor, future))
+        self._holders = [*self._holders, *new]
+        self._ask("load", new=new)
         now_s = time.monotonic()
         self._spread_s = now_s + max(_SPREAD_S, _SPREAD_LOADS * (now_s - begin_s))
 

@@ -183,6 +183,25 @@ def test_a_worker_killed_between_evaluations_changes_nothing(small, groups, clie
     assert before == evaluated(small.rows, "voxel_worst_case", 0.1)
 
 
+def test_those_that_are_left_keep_their_rows_when_a_worker_is_killed(small, groups, client, tmp_path):
+    wait_until_all_run(client)
+    log = tmp_path / "loaded"
+
+    def load(numbers):
+        with log.open("a") as stream:
+            stream.write("".join(f"{number}\n" for number in numbers))
+        return groups(numbers)
+
+    resident = ResidentRows(client, load, small.work, small.n_beamlet)
+    before = evaluated(resident, "expected", 0.0)
+    first = log.read_text().split()
+    assert sorted(first) == ["0", "1", "2", "3"]
+    kill_one_worker(client)
+    assert evaluated(resident, "expected", 0.0) == before
+    again = log.read_text().split()[len(first) :]
+    assert 0 < len(again) < len(first)
+
+
 def test_the_last_worker_killed_between_evaluations_changes_nothing(small, groups, single_client):
     resident = ResidentRows(single_client, groups, small.work, small.n_beamlet)
     before = evaluated(resident, "expected", 0.0)
@@ -307,11 +326,11 @@ def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, monkey
             client, lambda numbers: [small.rows.groups[n] for n in numbers], small.work, small.n_beamlet
         )
         before = evaluated(resident, "expected", 0.0)
-        assert len(resident._actors) == 1
+        assert len(resident._holders) == 1
         growing.scale(2)
         client.wait_for_workers(2, timeout=60)
         assert evaluated(resident, "expected", 0.0) == before
-        assert len(resident._actors) == 2
+        assert len(resident._holders) == 2
 
 
 class Ends:
