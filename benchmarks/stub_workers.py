@@ -58,7 +58,7 @@ class StubGroup:
 
 @dataclass(frozen=True)
 class StubLoader:
-    """The `cluster.resident.GroupLoader` of stubs."""
+    """The `cluster.rows_actor.GroupLoader` of stubs."""
 
     n_beamlet: int
     evaluation_s: float

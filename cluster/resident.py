@@ -1,36 +1,33 @@
 """Tiles resident on workers: the holders of rows that an optimisation talks to.
 
-Every worker has one actor that keeps the groups it was given, for all scenarios, in memory, and works on as many of
-them at a time as the worker has threads. Groups that do not fit are streamed: loaded whenever they are asked for. The
-actors are given a picklable loader; this module opens no store. Which worker or thread has which group, and whether it
-stays there, changes nothing in the results.
+Every worker has one actor (`cluster.rows_actor`) that keeps the groups it was given, for all scenarios, in memory, and
+works on as many of them at a time as the worker has threads. Groups that do not fit are streamed: loaded whenever they
+are asked for. The actors are given a picklable loader; this module opens no store. Which worker or thread has which
+group, and whether it stays there, changes nothing in the results.
 """
 
 import logging
-import pickle
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from distributed import CancelledError, Client, KilledWorker, get_worker
+from distributed import CancelledError, Client, KilledWorker
 
 from cluster.ends import Cause, Ends, WorkerEnd
 from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
+from cluster.rows_actor import GroupLoader, RowsActor, WorkError
 from cluster.workers import SupervisedClient, known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
-from engine.optimise.group import GroupEvaluator, Question
+from engine.optimise.group import Question
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 _LOG = logging.getLogger("nightbeam")
 _MAX_REBUILDS = 5
@@ -47,167 +44,6 @@ _LOST = (OSError, ValueError, RuntimeError, KilledWorker, CancelledError)
 _SPREAD_S = 30.0
 _SPREAD_LOADS = 10
 """Rows are shared out anew over more workers after so long, and not before so many times what loading them took."""
-
-
-class GroupLoader(Protocol):
-    """Loads reduction groups on a worker; picklable."""
-
-    def __call__(self, groups: Sequence[int]) -> list[GroupEvaluator]:
-        """Return the evaluators of some consecutive groups."""
-        ...
-
-
-class _WorkError(Exception):
-    """Carries an error of the work itself from a worker, past everything that looks for lost workers."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def _telling(
-    method: Callable[Concatenate["RowsActor", P], T],
-) -> Callable[Concatenate["RowsActor", P], T]:
-    """Have a method raise nothing but `_WorkError`."""
-
-    def tell(self: "RowsActor", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(self, *args, **kwargs)
-        except Exception as error:
-            raise _WorkError(_portable(error)) from None
-
-    return tell
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error with the worker's traceback as a note, or one with all its words if it cannot travel."""
-    if not isinstance(error, NightbeamError):
-        error.add_note(f"on a worker:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))
-    except (pickle.PickleError, AttributeError, TypeError, ValueError, RecursionError):
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
-
-
-class _Group(Protocol):
-    """What answers for one group."""
-
-    def sums(self, questions: Sequence[Question]) -> list[F64]:
-        """Return the partial sums of every question."""
-        ...
-
-    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
-        """Return the gradient parts of every question."""
-        ...
-
-    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
-        """Return the partial sums of every question, and their changes."""
-        ...
-
-    def curvature_products(
-        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
-    ) -> list[F64]:
-        """Return the parts of the Hessians' products of every question."""
-        ...
-
-
-class _StreamedGroup:
-    """A group that is loaded for each answer, and let go."""
-
-    def __init__(self, load: GroupLoader, number: int) -> None:
-        self._load, self._number = load, number
-        self._directions: Sequence[F64] = ()
-        """Those of the last `curvature_sums`."""
-
-    def sums(self, questions: Sequence[Question]) -> list[F64]:
-        (group,) = self._load([self._number])
-        return group.sums(questions)
-
-    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
-        (group,) = self._load([self._number])
-        group.sums(questions)  # the doses; they cost little beside the loading
-        return group.gradients(questions, slopes)
-
-    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
-        (group,) = self._load([self._number])
-        self._directions = directions
-        return group.curvature_sums(questions, directions)
-
-    def curvature_products(
-        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
-    ) -> list[F64]:
-        (group,) = self._load([self._number])
-        group.curvature_sums(questions, self._directions)
-        return group.curvature_products(questions, slopes, changes)
-
-
-class RowsActor:
-    """Lives on a worker and answers for its groups."""
-
-    def __init__(
-        self, load: GroupLoader, numbers: Sequence[int], n_resident: int, n_thread: int | None = None
-    ) -> None:
-        self._load, self._numbers = load, numbers[:n_resident]
-        self._streamed = [_StreamedGroup(load, number) for number in numbers[n_resident:]]
-        self._resident: list[GroupEvaluator] = []
-        self._n_thread = n_thread or get_worker().state.nthreads
-        self._threads = ThreadPoolExecutor(self._n_thread)
-        self._cpu_s = 0.0
-
-    @_telling
-    def load(self) -> None:
-        """Load the groups that stay, each thread as many consecutive ones."""
-        runs = [
-            run
-            for share in np.array_split(self._numbers, self._n_thread)
-            for run in np.split(share, np.flatnonzero(np.diff(share) != 1) + 1)
-            if run.size
-        ]
-        self._resident = [group for groups in self._threads.map(self._load, runs) for group in groups]
-
-    @_telling
-    def cpu_s(self) -> float:
-        """Return the CPU seconds spent on sums and gradients."""
-        return self._cpu_s
-
-    @_telling
-    def n_bytes(self) -> int:
-        """Return the bytes of the resident tiles."""
-        return sum(group.n_bytes for group in self._resident)
-
-    @_telling
-    def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
-        """Return the partial sums of every group here."""
-        return self._of_groups(lambda group: group.sums(questions))
-
-    @_telling
-    def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[list[F64]]:
-        """Return the gradient parts of every group here, for the doses of the last `sums`."""
-        return self._of_groups(lambda group: group.gradients(questions, slopes))
-
-    @_telling
-    def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[list[F64]]:
-        """Return the partial sums of every group here, and their changes."""
-        return self._of_groups(lambda group: group.curvature_sums(questions, directions))
-
-    @_telling
-    def curvature_products(
-        self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
-    ) -> list[list[F64]]:
-        """Return the parts of the Hessians' products, for the doses of the last `curvature_sums`."""
-        return self._of_groups(lambda group: group.curvature_products(questions, slopes, changes))
-
-    def _of_groups(self, work: Callable[["_Group"], list[F64]]) -> list[list[F64]]:
-        """Return the work's results in the order of the groups, whichever thread did which."""
-
-        def timed(group: _Group) -> tuple[list[F64], float]:
-            begin_s = time.thread_time()
-            return work(group), time.thread_time() - begin_s
-
-        done = list(self._threads.map(timed, [*self._resident, *self._streamed]))
-        self._cpu_s += sum(cpu_s for _, cpu_s in done)
-        return [part for part, _ in done]
 
 
 @dataclass(frozen=True)
@@ -346,7 +182,7 @@ class ResidentRows:
                         self._build()
                         after_loss()
                     return ask()
-                except _WorkError as failed:
+                except WorkError as failed:
                     raise failed.error from None
                 except _LOST as error:
                     if isinstance(error, NightbeamError):

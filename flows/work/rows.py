@@ -106,7 +106,7 @@ class TilesOfViews:
 
 @dataclass(frozen=True)
 class StoredGroups:
-    """Loads reduction groups: the `cluster.resident.GroupLoader` of every study.
+    """Loads reduction groups: the `cluster.rows_actor.GroupLoader` of every study.
 
     Parameters
     ----------

@@ -13,7 +13,8 @@ import cluster.resident
 import cluster.workers
 from cluster.ends import WorkerEnd
 from cluster.open import open_cluster
-from cluster.resident import ResidentRows, RowsActor
+from cluster.resident import ResidentRows
+from cluster.rows_actor import RowsActor
 from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
