@@ -20,7 +20,7 @@ from distributed import CancelledError, Client, KilledWorker
 
 from cluster.ends import Cause, Ends, WorkerEnd
 from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
-from cluster.rows_actor import GroupLoader, RowsActor, WorkError
+from cluster.rows_actor import GroupLoader, RowsActor, _WorkError
 from cluster.workers import SupervisedClient, known_workers, lost_scheduler_told, require_scheduler, want
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
@@ -182,7 +182,7 @@ class ResidentRows:
                         self._build()
                         after_loss()
                     return ask()
-                except WorkError as failed:
+                except _WorkError as failed:
                     raise failed.error from None
                 except _LOST as error:
                     if isinstance(error, NightbeamError):

@@ -26,7 +26,7 @@ class GroupLoader(Protocol):
         ...
 
 
-class WorkError(Exception):
+class _WorkError(Exception):
     """Carries an error of the work itself from a worker, past everything that looks for lost workers."""
 
     def __init__(self, error: Exception) -> None:
@@ -37,13 +37,13 @@ class WorkError(Exception):
 def _telling(
     method: Callable[Concatenate["RowsActor", P], T],
 ) -> Callable[Concatenate["RowsActor", P], T]:
-    """Have a method raise nothing but `WorkError`."""
+    """Have a method raise nothing but `_WorkError`."""
 
     def tell(self: "RowsActor", /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            raise WorkError(_portable(error)) from None
+            raise _WorkError(_portable(error)) from None
 
     return tell
 
