@@ -117,3 +117,4 @@ class Solve:
     result: SolveResult
     terms: tuple[Term, ...]
     cpu_s: float
+    certificate: Certificate

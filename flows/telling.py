@@ -259,6 +259,18 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
             for term, values in zip(solve.terms, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
+        certificate=certificate_summary(solve.certificate),
+    )
+
+
+def certificate_summary(certificate: Certificate) -> CertificateSummary:
+    """Describe how far a plan is from the best at most."""
+    return CertificateSummary(
+        objective=certificate.value,
+        lower_bound=certificate.lower_bound,
+        gap=certificate.gap,
+        evaluations=certificate.n_evaluation,
+        text=certificate.text,
     )
 
 

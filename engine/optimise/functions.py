@@ -24,6 +24,8 @@ _SMALLEST_EXPONENT = 0.01
 class _Function(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    convex: ClassVar[bool] = True
+
     def value(self, total: float) -> float:
         """Return the value from the sum over all voxels."""
         return total
