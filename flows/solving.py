@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, astuple, dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -327,9 +326,7 @@ class ResidentTiles:
             self.n_evaluation += 1
 
 
-def _write_solve(
-    run: Run, digest: str, result: SolveResult, certificate: Certificate, cpu_s: float
-) -> None:
+def _write_solve(run: Run, digest: str, result: SolveResult, certificate: Certificate, cpu_s: float) -> None:
     run.store.write_arrays(
         SOLVE,
         digest,

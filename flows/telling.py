@@ -12,6 +12,7 @@ from engine.model.arrays import F32, F64
 from engine.model.case import Case, PatientPosition
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
+from engine.optimise.bound import Certificate
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -21,6 +22,7 @@ from flows.judging import Judgement
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     CaseSummary,
+    CertificateSummary,
     ConvergenceSummary,
     DoseSummary,
     GridSummary,

@@ -5,7 +5,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from engine.evaluate.goals import GoalResult
-from flows.report.summary import CaseSummary, CertificateSummary, PrescriptionSummary, ProvenanceSummary, ReportModel
+from flows.report.summary import (
+    CaseSummary,
+    CertificateSummary,
+    PrescriptionSummary,
+    ProvenanceSummary,
+    ReportModel,
+)
 
 
 class CriterionSummary(ReportModel):
