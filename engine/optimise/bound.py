@@ -65,9 +65,9 @@ def mean_dose_cap_gy(function: Function, value: float) -> float | None:
 
     The squared forms are at least the squared distance of the mean (Jensen), the EUD at least the mean for a >= 1.
     """
-    if isinstance(function, SquaredOverdose | SquaredDeviation):
-        return function.dose_gy + float(np.sqrt(value))
-    if isinstance(function, SquaredGeud) and function.limit == "upper":
+    if isinstance(function, SquaredOverdose | SquaredDeviation) or (
+        isinstance(function, SquaredGeud) and function.limit == "upper"
+    ):
         return function.dose_gy + float(np.sqrt(value))
     return value if isinstance(function, MeanDose) else None
 
@@ -267,7 +267,7 @@ def certify(
     options
         Limits.
     """
-    rough = [term.label for term in problem.terms if not term.function.convex]
+    rough = dict.fromkeys(term.label for term in problem.terms if not term.function.convex)
     if rough:
         state = "stationary" if result.converged else "not yet stationary"
         return Certificate(
@@ -291,11 +291,11 @@ def certify(
             "no certificate: some beamlets lower the objective without end, because no objective limits the dose from "
             "above where they give any",
         )  # fmt: skip
-    gap = max(value - lower, 0.0) / abs(value) if value > lower else 0.0
+    gap = (value - lower) / abs(value) if value > lower else 0.0
+    percent = np.ceil(1e4 * gap) / 100.0
     return Certificate(
         value, lower, gap, n_evaluation,
-        f"no weights give an objective below {lower:.6g}: this plan's {value:.6g} could fall by {100.0 * gap:.2g} % at "
-        "most",
+        f"no weights give an objective below {lower:.6g}: this plan's {value:.6g} could fall by {percent:g} % at most",
     )  # fmt: skip
 
 
