@@ -106,7 +106,7 @@ def derive_caps(
 
 
 class Cuts:
-    """Planes below a convex objective: the last ``n_most`` evaluations.
+    """Planes below a convex objective: at most ``n_most``, of which the older ones lie further apart.
 
     Gradients are kept in full precision: a plane with a rounded slope need not lie below the objective.
     """
@@ -120,7 +120,9 @@ class Cuts:
         """Add the plane of an evaluation at ``weight``."""
         self._slopes.append(evaluation.gradient)
         self._offsets.append(evaluation.value - float(evaluation.gradient @ weight))
-        del self._slopes[: -self._n_most], self._offsets[: -self._n_most]
+        if len(self._slopes) > self._n_most:
+            older = slice(0, self._n_most // 2, 2)
+            del self._slopes[older], self._offsets[older]
 
     def keep_all(self) -> None:
         """Forget none from now on."""

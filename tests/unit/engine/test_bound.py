@@ -17,7 +17,7 @@ from engine.optimise.functions import (
     SquaredUnderdose,
 )
 from engine.optimise.group import Term
-from engine.optimise.problem import Problem
+from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
 from engine.optimise.solver import SolverOptions, solve
 from tests.dense_tiles import small_problem
@@ -189,6 +189,16 @@ def test_more_planes_never_lower_the_bound():
         cuts.add(weight, problem.evaluate(weight, 0.0))
         bounds.append(LowerModel(caps, 10.0).solve(*cuts.arrays()).bound)
     assert (np.diff(bounds) >= -1e-4 * 10.0).all()
+
+
+def test_of_many_planes_the_late_ones_are_kept():
+    cuts = Cuts(20)
+    for number in range(1, 101):
+        cuts.add(np.zeros(2), Evaluation(float(number), np.zeros(2), np.zeros((1, 1)), float(number)))
+    _, offsets = cuts.arrays()
+    assert 10 <= offsets.size <= 20
+    assert offsets[-8:].tolist() == list(range(93, 101))
+    assert (np.diff(offsets) >= 1.0).all()
 
 
 def test_the_same_evaluations_give_the_same_bits():
