@@ -293,7 +293,7 @@ def certify(
             "no certificate: some beamlets lower the objective without end, because no objective limits the dose from "
             "above where they give any",
         )  # fmt: skip
-    gap = (value - lower) / abs(value) if value > lower else 0.0
+    gap = (value - lower) / value if value > lower else 0.0
     percent = np.ceil(1e4 * gap) / 100.0
     return Certificate(
         value, lower, gap, n_evaluation,
@@ -311,14 +311,14 @@ def _raise_bound(
     options: SolverOptions,
 ) -> tuple[float | None, int]:
     """Return the best bound that was proven, and how many evaluations that took."""
-    model = LowerModel(caps, abs(value) or 1.0)
+    model = LowerModel(caps, value or 1.0)
     lower, lowest, step = -np.inf, value, _FIRST_STEP
     for n_evaluation in range(options.max_bound_evaluations + 1):
         found = model.solve(*cuts.arrays())
         if found is None:
             return (lower if np.isfinite(lower) else None), n_evaluation
-        lower = max(lower, found.bound)
-        if value - lower <= options.gap * abs(value) or n_evaluation == options.max_bound_evaluations:
+        lower = max(lower, found.bound, 0.0)  # no term is negative
+        if value - lower <= options.gap * value or n_evaluation == options.max_bound_evaluations:
             break
         weight = centre + step * (found.weight - centre)
         at = evaluate(problem, weight, 0.0)

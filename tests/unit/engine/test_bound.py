@@ -191,6 +191,15 @@ def test_more_planes_never_lower_the_bound():
     assert (np.diff(bounds) >= -1e-4 * 10.0).all()
 
 
+def test_a_plan_that_meets_everything_has_no_gap():
+    small = small_problem(seed=2, block_sizes=(4, 3), n_brick=2)
+    problem = Problem(
+        small.rows, [Term("cold", 0, SquaredOverdose(dose_gy=50.0), 1.0)], "nominal", np.ones(1)
+    )
+    _, certificate = plan_and_certify(problem, SolverOptions(4, 1e-9))
+    assert (certificate.value, certificate.lower_bound, certificate.gap) == (0.0, 0.0, 0.0)
+
+
 def test_of_many_planes_the_late_ones_are_kept():
     cuts = Cuts(20)
     for number in range(1, 101):
