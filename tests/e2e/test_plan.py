@@ -147,24 +147,40 @@ def test_a_changed_beam_recomputes_only_that_beam(finished, tmp_path):
     assert len(views) - len(views_before) == n_other_scenario
 
 
+def certificate(folder):
+    return json.loads((folder / "out" / "summary.json").read_text())["convergence"]["certificate"]
+
+
+def test_a_plan_says_how_far_it_is_from_the_best_at_most(finished):
+    folder, _, _ = finished
+    found = certificate(folder)
+    assert 0.0 < found["gap"] < 0.15
+    assert found["lower_bound"] == pytest.approx((1.0 - found["gap"]) * found["objective"], rel=1e-9)
+    assert found["text"] in (folder / "out" / "report.html").read_text().replace("&#39;", "'")
+
+
 @pytest.mark.usefixtures("shared_prefect")
 def test_one_worker_gives_the_same_bits_as_two(finished, tmp_path):
     np.testing.assert_array_equal(plan(tmp_path, tmp_path / "store", STUDY, "--workers", "1"), finished[2])
+    assert certificate(tmp_path) == certificate(finished[0])
 
 
-@pytest.mark.parametrize("moment", ["dose", "optimise"])
+@pytest.mark.parametrize("moment", ["dose", "optimise", "bound"])
 def test_a_killed_run_ends_with_the_same_bits(finished, tmp_path, moment):
     store = tmp_path / "store"
 
     def reached() -> bool:
         if moment == "dose":
             return len(tiles(store)) >= 5 if store.exists() else False
-        return any(path.stat().st_size > 10_000 for path in store.glob("solve_log/*.log"))
+        size = max((path.stat().st_size for path in store.glob("solve_log/*.log")), default=0)
+        # One solve has 60 evaluations, then come those for the bound.
+        return size > (10_000 if moment == "optimise" else 170_000)
 
     kill_when(command("plan", write_study(tmp_path), store, tmp_path / "out"), reached)
     before = tiles(store)
     weight = plan(tmp_path, store)
     np.testing.assert_array_equal(weight, finished[2])
+    assert certificate(tmp_path) == certificate(finished[0])
     assert before.items() <= tiles(store).items()
     # Neither the server nor the workers of the killed run are left.
     assert processes_of(store) == []
