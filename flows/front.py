@@ -92,7 +92,8 @@ def solve_front(
     spec = pareto_spec(study)
     prepared = prepare_optimiser(run, study, reference, placement, influence)
     tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
-    options = solver_options(study)
+    # A bound for each plan from the evaluations of its solve alone: many plans, and none of them the final one.
+    options = replace(solver_options(study), max_bound_evaluations=0)
     lattice = emphasis_lattice(spec.divisions)
     # The most balanced weighting comes first; every other solve starts from its solution.
     order = sorted(range(len(lattice)), key=lambda number: (max(lattice[number]), number))
@@ -111,7 +112,7 @@ def solve_front(
             start_from, meeting, steps,
         )  # fmt: skip
 
-    n_most = options.max_evaluations + options.max_bound_evaluations
+    n_most = options.max_evaluations
     with run.reporter.stage("solve 1", n_most, "evaluations") as steps:
         first = solve(steps, 0, None, None)
     with run.reporter.stage(f"solve 2-{len(order)}", (len(order) - 1) * n_most, "evaluations") as steps:

@@ -12,7 +12,7 @@ which is what is reported: the solver of the linear program is not trusted. See 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ from engine.optimise.functions import (
     SquaredDeviation,
     SquaredOverdose,
 )
+from engine.optimise.functions.means import SMALLEST_GY
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.robust import Form, n_smoothing_stage
@@ -36,7 +37,8 @@ from engine.optimise.solver import SolveResult, SolverOptions
 
 _ROUNDING = 1e-6
 """Relative volumes sum to 1 within 1e-7 (float32); caps are raised by more than that."""
-_SMALLEST_GY = 1e-6
+_SUMS_ROUNDING = 1e-10
+"""Rounding of sums, of which each has at most some 1e5 parts, as a share of what is added up."""
 _FIRST_STEP = 0.03
 _LONGEST_STEP = 0.5
 _LEFT_OUT = 1e-4
@@ -88,6 +90,29 @@ def mean_dose_cap_gy(function: DoseFunction, value: float) -> float | None:
     return None
 
 
+def least_value(terms: Sequence[Term]) -> float:
+    """Return what the objective is nowhere below: 0, as no function of those with a certificate is ever negative.
+
+    But a smooth maximum or an EUD of no dose is 0 but for the rounding of relative volumes.
+    """
+    of_rounding_gy = 0.0
+    for term in terms:
+        if isinstance(term.function, SmoothMaximum) and term.function.dose_gy is None:
+            of_rounding_gy += term.weight * term.function.temperature_gy
+        if isinstance(term.function, Geud) and term.function.dose_gy is None:
+            of_rounding_gy += term.weight * SMALLEST_GY
+    return -_ROUNDING * of_rounding_gy
+
+
+def why_unproven(terms: Sequence[Term]) -> str:
+    """Return in words which terms leave planes that need not lie below the objective; nothing if none does."""
+    rough = dict.fromkeys(term.label for term in terms if not term.function.convex)
+    if rough:
+        return f"not convex: {', '.join(rough)}"
+    rippled = dict.fromkeys(term.label for term in terms if term.function.rippled)
+    return f"convex only but for the ripple of a sampled dose axis: {', '.join(rippled)}" if rippled else ""
+
+
 def derive_caps(
     problem: Problem, evaluate: Callable[[Problem, F64, float], Evaluation], value: float
 ) -> Caps:
@@ -99,18 +124,20 @@ def derive_caps(
     Parameters
     ----------
     problem
-        The problem, whose terms are nowhere negative.
+        The problem.
     evaluate
         `Problem.evaluate`, or something that asks together with others.
     value
         Objective of the present plan.
     """
+    # What one term can have at most if the others have their least.
+    most = max(value - least_value(problem.terms), 0.0)
     limits: dict[tuple[int, bool], float] = {}
     for term in problem.terms:
-        limit = mean_dose_cap_gy(term.function, value / term.weight) if term.weight > 0.0 else None
+        limit = mean_dose_cap_gy(term.function, most / term.weight) if term.weight > 0.0 else None
         if limit is not None:
             key = (term.region, term.robust)
-            limits[key] = min(max(limit, _SMALLEST_GY) * (1.0 + _ROUNDING), limits.get(key, np.inf))
+            limits[key] = min(max(limit, SMALLEST_GY) * (1.0 + _ROUNDING), limits.get(key, np.inf))
     n = problem.used
     average = np.full(n, 1.0 / n) if problem.form == "voxel_worst_case" else problem.probability
     form: Form = "nominal" if problem.form == "nominal" else "expected"
@@ -134,8 +161,10 @@ class Cuts:
 
     def add(self, weight: F64, evaluation: Evaluation) -> None:
         """Add the plane of an evaluation at ``weight``."""
+        # Lower by the rounding of both.
+        size = abs(evaluation.value) + float(np.abs(evaluation.gradient) @ weight)
         self._slopes.append(evaluation.gradient)
-        self._offsets.append(evaluation.value - float(evaluation.gradient @ weight))
+        self._offsets.append(evaluation.value - float(evaluation.gradient @ weight) - _SUMS_ROUNDING * size)
         if len(self._slopes) > self._n_most:
             older = slice(0, self._n_most // 2, 2)
             del self._slopes[older], self._offsets[older]
@@ -176,7 +205,8 @@ def proven_bound(slopes: F64, offsets: F64, caps: Caps, theta: F64, mu: F64) -> 
     taken = np.zeros_like(reduced)
     below = reduced < 0.0
     taken[below] = reduced[below] * caps.largest_weight[below]
-    return float(theta @ offsets - mu @ caps.limits + taken.sum()), taken
+    size = theta @ np.abs(offsets) + mu @ caps.limits - taken.sum()
+    return float(theta @ offsets - mu @ caps.limits + taken.sum() - _SUMS_ROUNDING * size), taken
 
 
 class LowerModel:
@@ -218,7 +248,8 @@ class LowerModel:
             )
             if np.isfinite(bound) and (best is None or bound > best.bound):
                 weight = np.zeros(unit.size)
-                weight[used] = found.x[:-1] * unit[used]
+                # Functions are convex for doses from 0 alone, and the solver's bounds hold but nearly.
+                weight[used] = np.maximum(found.x[:-1], 0.0) * unit[used]
                 best = Model(bound, weight)
             fresh = np.flatnonzero(~self._used & (taken < 0.0))
             if fresh.size == 0 or taken.sum() > -_LEFT_OUT * scale:
@@ -285,12 +316,10 @@ def certify(
     options
         Limits.
     """
-    rough = dict.fromkeys(term.label for term in problem.terms if not term.function.convex)
-    if rough:
+    unproven = why_unproven(problem.terms)
+    if unproven:
         state = "stationary" if result.converged else "not yet stationary"
-        return Certificate(
-            result.value, None, None, 0, f"{state}, no certificate: {', '.join(rough)} is not convex"
-        )
+        return Certificate(result.value, None, None, 0, f"{state}, no certificate ({unproven})")
     cuts.keep_all()
     centre, value, n_before = result.weight, result.value, 0
     if n_smoothing_stage(problem.form) > 1:
@@ -309,7 +338,7 @@ def certify(
             "no certificate: some beamlets lower the objective without end, because no objective limits the dose from "
             "above where they give any",
         )  # fmt: skip
-    gap = (value - lower) / value if value > lower else 0.0
+    gap = (value - lower) / value if value > max(lower, 0.0) else 0.0
     percent = np.ceil(1e4 * gap) / 100.0
     return Certificate(
         value, lower, gap, n_evaluation,
@@ -327,13 +356,13 @@ def _raise_bound(
     options: SolverOptions,
 ) -> tuple[float | None, int]:
     """Return the best bound that was proven, and how many evaluations that took."""
-    model = LowerModel(caps, value or 1.0)
+    model, least = LowerModel(caps, value if value > 0.0 else 1.0), least_value(problem.terms)
     lower, lowest, step = -np.inf, value, _FIRST_STEP
     for n_evaluation in range(options.max_bound_evaluations + 1):
         found = model.solve(*cuts.arrays())
         if found is None:
             return (lower if np.isfinite(lower) else None), n_evaluation
-        lower = max(lower, found.bound, 0.0)  # no term is negative
+        lower = max(lower, found.bound, least)
         if value - lower <= options.gap * value or n_evaluation == options.max_bound_evaluations:
             break
         weight = centre + step * (found.weight - centre)

@@ -34,7 +34,7 @@ class SolverOptions:
     max_evaluations: int = 500
     tolerance: float = 1e-7
     memory: int = 20
-    max_bound_evaluations: int = 100
+    max_bound_evaluations: int = 20
     gap: float = 0.01
 
 

@@ -168,7 +168,10 @@ class OptimisationSpec(Spec):
         0.01, ge=0.0, le=1.0, description="certified gap, as a share of the objective, that is good enough"
     )
     max_bound_evaluations: int = Field(
-        100, ge=0, le=100_000, description="further evaluations that the certified gap may take"
+        20,
+        ge=0,
+        le=100_000,
+        description="further evaluations that the certified gap may take, besides one for each cap",
     )
 
 
