@@ -23,7 +23,7 @@ from flows.report.front_summary import CriterionSummary, FrontPlanSummary, Front
 from flows.report.summary import PrescriptionSummary
 from flows.report.write import write_front_report
 from flows.run import Run
-from flows.solving import ResidentTiles, find_weights, prepare_optimiser, solver_options
+from flows.solving import ResidentTiles, find_weights, most_evaluations, prepare_optimiser, solver_options
 from flows.telling import case_summary, certificate_summary, provenance_summary
 from storage.digest import digest_of
 from storage.whole_file import whole_file
@@ -112,7 +112,7 @@ def solve_front(
             start_from, meeting, steps,
         )  # fmt: skip
 
-    n_most = options.max_evaluations
+    n_most = most_evaluations(options, prepared.terms)
     with run.reporter.stage("solve 1", n_most, "evaluations") as steps:
         first = solve(steps, 0, None, None)
     with run.reporter.stage(f"solve 2-{len(order)}", (len(order) - 1) * n_most, "evaluations") as steps:

@@ -100,6 +100,11 @@ def solver_options(study: Study) -> SolverOptions:
     )
 
 
+def most_evaluations(options: SolverOptions, terms: Sequence[Term]) -> int:
+    """Return how many evaluations a solve can take: its own, and for the bound one without smoothing and the caps."""
+    return options.max_evaluations + options.max_bound_evaluations + 1 + len(terms)
+
+
 def solve_digest(
     prepared: OptimiserInput,
     terms: Sequence[Term],
@@ -149,7 +154,7 @@ def find_weights(
     """
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
-    n_most = options.max_evaluations + options.max_bound_evaluations
+    n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:
         if shared_steps is not None:
