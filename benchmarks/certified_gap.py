@@ -20,7 +20,7 @@ from engine.spec.study import load_study
 from flows.solving import prepare_optimiser
 
 STUDY = Path("examples/tg119_cshape.toml")
-FURTHER = (0, 10, 30, 100)
+FURTHER = (0, 10, 20)
 
 
 def curve(form: Form, n_most: int) -> tuple[int, float, list[Certificate]]:

@@ -160,11 +160,12 @@ class Cuts:
         self._offsets: list[float] = []
 
     def add(self, weight: F64, evaluation: Evaluation) -> None:
-        """Add the plane of an evaluation at ``weight``."""
-        # Lower by the rounding of both.
-        size = abs(evaluation.value) + float(np.abs(evaluation.gradient) @ weight)
+        """Add the plane of an evaluation at ``weight``, lowered by its rounding."""
+        # Products by numpy's own sums: BLAS adds in an order that depends on its threads.
+        by_beamlet = evaluation.gradient * weight
+        size = abs(evaluation.value) + float(np.abs(by_beamlet).sum())
         self._slopes.append(evaluation.gradient)
-        self._offsets.append(evaluation.value - float(evaluation.gradient @ weight) - _SUMS_ROUNDING * size)
+        self._offsets.append(evaluation.value - float(by_beamlet.sum()) - _SUMS_ROUNDING * size)
         if len(self._slopes) > self._n_most:
             older = slice(0, self._n_most // 2, 2)
             del self._slopes[older], self._offsets[older]

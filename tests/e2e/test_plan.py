@@ -175,7 +175,7 @@ def test_a_killed_run_ends_with_the_same_bits(finished, tmp_path, moments):
             return len(tiles(store)) >= 5 if store.exists() else False
         size = max((path.stat().st_size for path in store.glob("solve_log/*.log")), default=0)
         # The solve has 60 evaluations, then come those for the bound.
-        return size > (10_000 if moment == "optimise" else 170_000)
+        return size > (10_000 if moment == "optimise" else 145_000)
 
     for moment in moments:
         kill_when(
