@@ -192,7 +192,8 @@ def find_weights(
                     evaluation = ask(asked, weight, temperature)
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
-                    steps.advance(1, f"objective {evaluation.exact:.6g}")
+                    # What caps are made from is no objective.
+                    steps.advance(1, f"objective {evaluation.exact:.6g}" if asked is problem else "")
                     return evaluation
 
                 def evaluate_for_solver(weight: F64, temperature: float) -> Evaluation:
