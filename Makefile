@@ -52,6 +52,7 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.large_matrix
 	$(BIN)/python -m benchmarks.scenarios_and_workers
 	$(BIN)/python -m benchmarks.profile_main_job examples/tg119_cshape.toml
+	$(BIN)/python -m benchmarks.certified_gap
 
 # The environment is made anew whenever the lock file changes. The lock names everything, so pip resolves nothing: the
 # resolver of older ones takes newer versions than the pinned ones for requirements with extras.

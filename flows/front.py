@@ -14,7 +14,6 @@ from engine.evaluate.region import regions_of
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.pareto import dominated, emphasis_lattice
-from engine.optimise.solver import SolverOptions
 from engine.optimise.together import Meeting, side_by_side
 from engine.spec.study import ObjectiveSpec, ParetoSpec, Study
 from flows.judging import forward_doses, normalisation_factor, on_ct_grid, study_goals
@@ -24,8 +23,8 @@ from flows.report.front_summary import CriterionSummary, FrontPlanSummary, Front
 from flows.report.summary import PrescriptionSummary
 from flows.report.write import write_front_report
 from flows.run import Run
-from flows.solving import ResidentTiles, find_weights, prepare_optimiser
-from flows.telling import case_summary, provenance_summary
+from flows.solving import ResidentTiles, find_weights, most_evaluations, prepare_optimiser, solver_options
+from flows.telling import case_summary, certificate_summary, provenance_summary
 from storage.digest import digest_of
 from storage.whole_file import whole_file
 
@@ -93,7 +92,8 @@ def solve_front(
     spec = pareto_spec(study)
     prepared = prepare_optimiser(run, study, reference, placement, influence)
     tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
-    options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
+    # A bound for each plan from the evaluations of its solve alone: many plans, and none of them the final one.
+    options = replace(solver_options(study), max_bound_evaluations=0)
     lattice = emphasis_lattice(spec.divisions)
     # The most balanced weighting comes first; every other solve starts from its solution.
     order = sorted(range(len(lattice)), key=lambda number: (max(lattice[number]), number))
@@ -112,7 +112,7 @@ def solve_front(
             start_from, meeting, steps,
         )  # fmt: skip
 
-    n_most = options.max_evaluations
+    n_most = most_evaluations(options, prepared.terms)
     with run.reporter.stage("solve 1", n_most, "evaluations") as steps:
         first = solve(steps, 0, None, None)
     with run.reporter.stage(f"solve 2-{len(order)}", (len(order) - 1) * n_most, "evaluations") as steps:
@@ -202,6 +202,7 @@ def tell_front(
                 factor=judgement.factor,
                 goals=judgement.evaluation.goals,
                 stopping_reason=plan.solve.result.reason,
+                certificate=certificate_summary(plan.solve.certificate),
             )
             for name, plan, worse, judgement in zip(names, plans, beaten, judged, strict=True)
         ),

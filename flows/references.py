@@ -10,6 +10,7 @@ from engine.model.arrays import F64, I64
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import Case, StructureKind
 from engine.model.scenario import Scenario
+from engine.optimise.bound import Certificate
 from engine.optimise.group import Term
 from engine.optimise.solver import SolveResult
 from flows.work.matrix import BlockRecord
@@ -117,3 +118,4 @@ class Solve:
     result: SolveResult
     terms: tuple[Term, ...]
     cpu_s: float
+    certificate: Certificate

@@ -4,8 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 from engine.influence.rows import rows_bytes, share_out
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
+from engine.optimise.bound import Certificate, Cuts, certify
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
@@ -89,6 +89,22 @@ def prepare_optimiser(
     return OptimiserInput(terms, digest, 0, groups, of_groups)
 
 
+def solver_options(study: Study) -> SolverOptions:
+    """Return how long and how exactly a study wants to be solved."""
+    wanted = study.optimisation
+    return SolverOptions(
+        wanted.max_evaluations,
+        wanted.tolerance,
+        max_bound_evaluations=wanted.max_bound_evaluations,
+        gap=wanted.gap,
+    )
+
+
+def most_evaluations(options: SolverOptions, terms: Sequence[Term]) -> int:
+    """Return how many evaluations a solve can take: its own, and for the bound one without smoothing and the caps."""
+    return options.max_evaluations + options.max_bound_evaluations + 1 + len(terms)
+
+
 def solve_digest(
     prepared: OptimiserInput,
     terms: Sequence[Term],
@@ -108,7 +124,7 @@ def solve_digest(
             "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
             "form": form,
             "probability": [scenario.probability for scenario in scenarios],
-            "options": [options.max_evaluations, options.tolerance, options.memory],
+            "options": list(astuple(options)),
             "prescription_gy": prescription_gy,
             "start": start,
             "code": digest_of_code(_SOLVE_CODE),
@@ -138,11 +154,12 @@ def find_weights(
     """
     started_at = start_from.digest if start_from else "uniform"
     digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+    n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:
         if shared_steps is not None:
             return nullcontext(shared_steps)
-        return run.reporter.stage("optimise", options.max_evaluations, "evaluations")
+        return run.reporter.stage("optimise", n_most, "evaluations")
 
     def find() -> Solve | None:
         if not run.store.has_arrays(SOLVE, digest):
@@ -151,7 +168,7 @@ def find_weights(
             # Left over if the process was ended between publishing the solve and closing its log.
             remove_logs(run.store.address, digest)
         with stage() as steps:
-            steps.found(options.max_evaluations)
+            steps.found(n_most)
         return _read_solve(run, digest, split_terms(terms, form))
 
     def make(lease: Lease) -> Solve:
@@ -162,19 +179,26 @@ def find_weights(
                 problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
                 if meeting is not None:
                     while_asking.enter_context(meeting.seat())
-                ask = problem.evaluate if meeting is None else partial(meeting.evaluate, problem)
+                ask = Problem.evaluate if meeting is None else meeting.evaluate
+                cuts = Cuts()
                 steps.found(log.n_replayable)
                 cpu = _CpuSeconds(tiles, log.cpu_s)
 
-                def evaluate(weight: F64, temperature: float) -> Evaluation:
+                def evaluate(asked: Problem, weight: F64, temperature: float) -> Evaluation:
                     lease.require_held()
                     known = log.replay(weight, temperature)
                     if known is not None:
                         return known
-                    evaluation = ask(weight, temperature)
+                    evaluation = ask(asked, weight, temperature)
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
-                    steps.advance(1, f"objective {evaluation.exact:.6g}")
+                    # What caps are made from is no objective.
+                    steps.advance(1, f"objective {evaluation.exact:.6g}" if asked is problem else "")
+                    return evaluation
+
+                def evaluate_for_solver(weight: F64, temperature: float) -> Evaluation:
+                    evaluation = evaluate(problem, weight, temperature)
+                    cuts.add(weight, evaluation)
                     return evaluation
 
                 weight = (
@@ -183,18 +207,19 @@ def find_weights(
                     else uniform_start(problem.rows, prepared.target_region, prescription_gy)
                 )
                 result = solve(
-                    evaluate,
+                    evaluate_for_solver,
                     weight,
                     n_smoothing_stage(form),
                     lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
                     options,
                 )
+                certificate = certify(problem, evaluate, cuts, result, options)
             cpu_s = cpu.now()
-            _write_solve(run, digest, result, cpu_s)
+            _write_solve(run, digest, result, certificate, cpu_s)
             finished = True
         finally:
             log.close(finished)
-        return Solve(digest, result, problem.terms, cpu_s)
+        return Solve(digest, result, problem.terms, cpu_s, certificate)
 
     return find_or_make(run, f"solve-{digest}", find, make, meeting.stopped if meeting else None)
 
@@ -280,7 +305,7 @@ class ResidentTiles:
             self.n_evaluation += 1
 
 
-def _write_solve(run: Run, digest: str, result: SolveResult, cpu_s: float) -> None:
+def _write_solve(run: Run, digest: str, result: SolveResult, certificate: Certificate, cpu_s: float) -> None:
     run.store.write_arrays(
         SOLVE,
         digest,
@@ -290,6 +315,7 @@ def _write_solve(run: Run, digest: str, result: SolveResult, cpu_s: float) -> No
             "stage_begin": list(result.stage_begin),
             "reason": result.reason,
             "converged": result.converged,
+            "certificate": asdict(certificate),
             "provenance": provenance({}, cpu_s),
         },
     )
@@ -307,4 +333,5 @@ def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
         attributes["reason"],
         bool(attributes["converged"]),
     )
-    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]))
+    certificate = Certificate(**attributes["certificate"])
+    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate)

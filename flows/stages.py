@@ -17,7 +17,6 @@ from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import grid_over
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
-from engine.optimise.solver import SolverOptions
 from engine.spec.study import Study
 from flows.beam_settings import beam_target, beams_of_study
 from flows.influence import compute_influence
@@ -26,7 +25,7 @@ from flows.memory import fit_memory
 from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.solving import ResidentTiles, find_weights, prepare_optimiser
+from flows.solving import ResidentTiles, find_weights, prepare_optimiser, solver_options
 from flows.telling import write_results
 from flows.work.patient import PatientRef
 
@@ -104,7 +103,7 @@ def optimise(
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
     tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
-    options = SolverOptions(study.optimisation.max_evaluations, study.optimisation.tolerance)
+    options = solver_options(study)
     solved = find_weights(
         run,
         tiles,
@@ -116,6 +115,7 @@ def optimise(
         study.prescription.dose_gy,
     )
     tiles.close()
+    run.reporter.say(f"  {solved.certificate.text}")
     return solved
 
 

@@ -12,6 +12,7 @@ from engine.model.arrays import F32, F64
 from engine.model.case import Case, PatientPosition
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
+from engine.optimise.bound import Certificate
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -21,6 +22,7 @@ from flows.judging import Judgement
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     CaseSummary,
+    CertificateSummary,
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
@@ -259,6 +261,18 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
             for term, values in zip(solve.terms, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
+        certificate=certificate_summary(solve.certificate),
+    )
+
+
+def certificate_summary(certificate: Certificate) -> CertificateSummary:
+    """Describe how far a plan is from the best at most."""
+    return CertificateSummary(
+        objective=certificate.value,
+        lower_bound=certificate.lower_bound,
+        gap=certificate.gap,
+        evaluations=certificate.n_evaluation,
+        text=certificate.text,
     )
 
 

@@ -25,11 +25,17 @@ class SolverOptions:
         1e-7 ends about 4e-5 above the optimum, 1e-5 about 4e-4.
     memory
         Correction pairs that L-BFGS-B keeps.
+    max_bound_evaluations
+        Further evaluations that the lower bound may take (`engine.optimise.bound`), besides one for each cap.
+    gap
+        Certified gap, as a share of the objective, at which the lower bound is good enough.
     """
 
     max_evaluations: int = 500
     tolerance: float = 1e-7
     memory: int = 20
+    max_bound_evaluations: int = 20
+    gap: float = 0.01
 
 
 @dataclass(frozen=True)

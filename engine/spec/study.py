@@ -164,6 +164,15 @@ class OptimisationSpec(Spec):
     robust: Form = "nominal"
     max_evaluations: int = Field(500, ge=10, le=100_000)
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
+    gap: float = Field(
+        0.01, ge=0.0, le=1.0, description="certified gap, as a share of the objective, that is good enough"
+    )
+    max_bound_evaluations: int = Field(
+        20,
+        ge=0,
+        le=100_000,
+        description="further evaluations that the certified gap may take, besides one for each cap",
+    )
 
 
 class ObjectiveSpec(Spec):

@@ -5,7 +5,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from engine.evaluate.goals import GoalResult
-from flows.report.summary import CaseSummary, PrescriptionSummary, ProvenanceSummary, ReportModel
+from flows.report.summary import (
+    CaseSummary,
+    CertificateSummary,
+    PrescriptionSummary,
+    ProvenanceSummary,
+    ReportModel,
+)
 
 
 class CriterionSummary(ReportModel):
@@ -32,6 +38,7 @@ class FrontPlanSummary(ReportModel):
     factor: float | None = Field(default=None, gt=0.0)
     goals: tuple[GoalResult, ...] = ()
     stopping_reason: str
+    certificate: CertificateSummary | None = None
 
 
 class FrontSummary(ReportModel):

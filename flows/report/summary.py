@@ -212,6 +212,19 @@ class ObjectiveTerm(ReportModel):
     unit: str
 
 
+class CertificateSummary(ReportModel):
+    """How far the objective is from the least possible, at most: ``gap`` is a share of it; in words as ``text``.
+
+    ``objective`` is that of the plan without smoothing; ``evaluations`` are those for the lower bound alone.
+    """
+
+    objective: float
+    lower_bound: float | None
+    gap: float | None
+    evaluations: int
+    text: str
+
+
 class ConvergenceSummary(ReportModel):
     """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
 
@@ -220,6 +233,7 @@ class ConvergenceSummary(ReportModel):
     objectives: tuple[float, ...]
     terms: tuple[ObjectiveTerm, ...]
     stopping_reason: str
+    certificate: CertificateSummary | None = None
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:

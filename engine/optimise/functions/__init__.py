@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.errors import OptimisationError
-from engine.optimise.functions.base import DoseFunction, Eqd2, LimitedFunction, Side
+from engine.optimise.functions.base import DoseFunction, Eqd2, LimitedFunction, ProjectedFunction, Side
 from engine.optimise.functions.biological import LkbNtcp, PoissonTcp
 from engine.optimise.functions.means import Geud, Homogeneity, MeanDose, SmoothMaximum, SmoothMinimum
 from engine.optimise.functions.squared import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
@@ -26,6 +26,7 @@ __all__ = [
     "LowerMeanTail",
     "MeanDose",
     "PoissonTcp",
+    "ProjectedFunction",
     "Side",
     "SmoothMaximum",
     "SmoothMinimum",

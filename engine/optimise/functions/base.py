@@ -90,6 +90,11 @@ class DoseFunction(BaseModel):
         return True
 
     @property
+    def rippled(self) -> bool:
+        """Whether it is sampled, so that it is convex but for a ripple, and a plane may lie a little above it."""
+        return False
+
+    @property
     def n_sum(self) -> int:
         """How many sums it takes."""
         return 1

@@ -36,15 +36,18 @@ class MeanDose(ProjectedFunction):
 
 
 def power_parts(level_gy: F64, a: float, order: int) -> Parts:
-    """Return the power of order ``a`` of each dose, or one of its derivatives; doses count from 1e-6 Gy."""
+    """Return the power of order ``a`` of each dose raised by 1e-6 Gy, or one of its derivatives.
+
+    Raised, and not cut off below: that would not be concave for a lower limit.
+    """
     factor = (1.0, a, a * (a - 1.0))[order]
-    return None, factor * np.maximum(level_gy, SMALLEST_GY)[None] ** (a - order)
+    return None, factor * (level_gy + SMALLEST_GY)[None] ** (a - order)
 
 
 def power_mean(totals: F64, a: float) -> tuple[float, float]:
-    """Return the mean of order ``a`` from the sum of powers, and its derivative by the sum."""
-    mean_gy = float(totals[0] ** (1.0 / a))
-    return mean_gy, mean_gy / (a * float(totals[0]))
+    """Return the mean of order ``a`` from the sum of `power_parts`, and its derivative by the sum."""
+    raised_gy = float(totals[0] ** (1.0 / a))
+    return raised_gy - SMALLEST_GY, raised_gy / (a * float(totals[0]))
 
 
 class Geud(LimitedFunction):

@@ -40,6 +40,11 @@ class _OfHistogram(LimitedFunction):
         return self.resolution_gy or max(_FINEST_GY, (self.dose_gy or 0.0) / (N_NODE // 2))
 
     @property
+    def rippled(self) -> bool:
+        """Its dose axis has nodes."""
+        return True
+
+    @property
     def n_sum(self) -> int:
         """How many sums it takes."""
         return N_NODE

@@ -10,7 +10,13 @@ from engine.evaluate.goals import GoalResult
 from engine.evaluate.plan import DvhCurve
 from flows.report import figures, front_figures
 from flows.report.front_summary import CriterionSummary, FrontPlanSummary, FrontSummary
-from flows.report.summary import CaseSummary, GridSummary, PrescriptionSummary, ProvenanceSummary
+from flows.report.summary import (
+    CaseSummary,
+    CertificateSummary,
+    GridSummary,
+    PrescriptionSummary,
+    ProvenanceSummary,
+)
 from flows.report.write import write_front_report
 
 NAMES = ("target", "cord", "lung")
@@ -26,6 +32,9 @@ def _plan(place: int, values: tuple[float, ...], dominated: bool) -> FrontPlanSu
         name=f"best {NAMES[place]}" if place < n else "balanced" if place == n else f"plan {place}",
         role=role, weights=weights, values=values, dominated=dominated, goals=(cord,),
         stopping_reason="The relative change of the objective stayed below 1e-6.",
+        certificate=CertificateSummary(
+            objective=2.0, lower_bound=1.98, gap=0.01, evaluations=12, text=f"at most {place} % too high",
+        ),
     )  # fmt: skip
 
 
@@ -88,6 +97,7 @@ def test_front_report_is_one_page_and_its_numbers(tmp_path: Path) -> None:
     for plan in summary.plans:
         assert f"<td>{plan.name}" in page
         assert f"{plan.values[0]:.4g}" in page
+        assert plan.certificate.text in page
     n_kept = sum(not plan.dominated for plan in summary.plans)
     assert 0 < n_kept < len(summary.plans)
     assert f"<b>{n_kept} plans</b>" in page

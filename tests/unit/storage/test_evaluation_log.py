@@ -268,6 +268,7 @@ SOLVE = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+from engine.optimise.bound import Cuts, certify
 from engine.optimise.functions import SquaredDeviation, SquaredUnderdose
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem
@@ -283,7 +284,7 @@ problem = Problem(small.rows, terms, "composite_worst_case", np.array([0.5, 0.3,
 log = EvaluationLog(store, "abc", f"process{os.getpid()}")
 computed = 0
 
-def evaluate(weight, temperature):
+def evaluate(asked, weight, temperature):
     global computed
     known = log.replay(weight, temperature)
     if known is not None:
@@ -291,15 +292,25 @@ def evaluate(weight, temperature):
     computed += 1
     if computed == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    evaluation = problem.evaluate(weight, temperature)
+    evaluation = asked.evaluate(weight, temperature)
     log.append(weight, temperature, evaluation, log.cpu_s)
     return evaluation
 
+cuts, options = Cuts(), SolverOptions(60, 1e-10, max_bound_evaluations=30, gap=0.0)
+
+def evaluate_for_solver(weight, temperature):
+    evaluation = evaluate(problem, weight, temperature)
+    cuts.add(weight, evaluation)
+    return evaluation
+
 found = solve(
-    evaluate, np.ones(small.n_beamlet), n_smoothing_stage(problem.form),
-    lambda stage, at: smoothing(problem.form, stage, at.exact, 6.0), SolverOptions(60, 1e-10),
+    evaluate_for_solver, np.ones(small.n_beamlet), n_smoothing_stage(problem.form),
+    lambda stage, at: smoothing(problem.form, stage, at.exact, 6.0), options,
 )
-np.savez(result, weight=found.weight, history=found.history, computed=computed, replayable=log.n_replayable)
+bound = certify(problem, evaluate, cuts, found, options).lower_bound
+np.savez(
+    result, weight=found.weight, history=found.history, bound=bound, computed=computed, replayable=log.n_replayable
+)
 log.close(finished=True)
 """
 
@@ -314,15 +325,17 @@ def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_do
 
     undisturbed_store = Store(tmp_path / "undisturbed").folder
     assert run(undisturbed_store, tmp_path / "undisturbed.npz", 0) == 0
-    # Twice: in the first stage, and later.
+    # In the first stage, later, and among the evaluations for the lower bound, which come after 36.
     assert run(store, tmp_path / "none.npz", 10) == -signal.SIGKILL
     assert run(store, tmp_path / "none.npz", 25) == -signal.SIGKILL
+    assert run(store, tmp_path / "none.npz", 20) == -signal.SIGKILL
     assert not (tmp_path / "none.npz").exists()
     assert run(store, tmp_path / "again.npz", 0) == 0
     undisturbed, again = (np.load(tmp_path / name) for name in ("undisturbed.npz", "again.npz"))
     assert again["weight"].tobytes() == undisturbed["weight"].tobytes()
     assert again["history"].tobytes() == undisturbed["history"].tobytes()
-    # Nothing that was logged was computed again: 9 and 24 evaluations survived the two kills.
-    assert again["replayable"] == 9 + 24
-    assert again["computed"] == undisturbed["computed"] - 33
+    assert again["bound"].tobytes() == undisturbed["bound"].tobytes()
+    # Nothing that was logged was computed again: 9, 24 and 19 evaluations survived the kills.
+    assert again["replayable"] == 9 + 24 + 19
+    assert again["computed"] == undisturbed["computed"] - 52
     assert logs(store) == []
