@@ -101,7 +101,7 @@ def least_value(terms: Sequence[Term]) -> float:
             of_rounding_gy += term.weight * term.function.temperature_gy
         if isinstance(term.function, Geud) and term.function.dose_gy is None:
             of_rounding_gy += term.weight * SMALLEST_GY
-    return -_ROUNDING * of_rounding_gy
+    return 0.0 - _ROUNDING * of_rounding_gy
 
 
 def why_unproven(terms: Sequence[Term]) -> str:
