@@ -155,6 +155,11 @@ class Cluster:
         self.slurm.renew_scheduler()
         return True
 
+    def cancel_jobs(self) -> None:
+        """Cancel the jobs of a SLURM cluster at once; from any thread, before `close`, where there may be little time."""
+        if self.slurm is not None:
+            self.slurm.supervisor.cancel_now()
+
     def close(self) -> None:
         """Stop what was started."""
         self._leave_client()

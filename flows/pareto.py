@@ -6,6 +6,7 @@ from prefect import flow
 
 from engine.spec.study import Study, load_study
 from flows import front, stages
+from flows.ending import of_the_command
 from flows.plan_case import as_task, read_and_place
 from flows.presence import sign
 from flows.recovery import until_whole
@@ -25,7 +26,7 @@ def trace_front(
     path = Path(study_file)
     study = load_study(path)
     front.pareto_spec(study)
-    with open_run(parse_address(store), quiet, computing, Path(output)) as run:
+    with of_the_command(), open_run(parse_address(store), quiet, computing, Path(output)) as run:
         return str(until_whole(run, lambda: _trace(run, study, path.parent, Path(output))))
 
 

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from engine.spec.study import Study, load_study
 from flows import stages
 from flows.cases import case_of_study
+from flows.ending import of_the_command
 from flows.presence import sign
 from flows.progress_file import begin_stage
 from flows.recovery import until_whole
@@ -51,7 +52,7 @@ def plan_case(
     """
     path = Path(study_file)
     study = load_study(path)
-    with open_run(parse_address(store), quiet, computing, Path(output)) as run:
+    with of_the_command(), open_run(parse_address(store), quiet, computing, Path(output)) as run:
         return str(until_whole(run, lambda: _plan(run, study, path.parent, Path(output))))
 
 

@@ -44,8 +44,13 @@ QUIET = {
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone, so that a killed run leaves no server behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Have the kernel end this process when its parent is gone, so that a killed run leaves no server behind.
+
+    The parent alone ends it: SLURM asks all processes of a job to end at once (SIGTERM), and without its server a flow
+    would try for half a minute to tell it that it ends.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
 
 
 def _free_port() -> int:
@@ -109,14 +114,18 @@ class EmbeddedServer:
             f"the embedded Prefect server did not start (its log {self._log} ends with:\n{tail})"
         )
 
+    def kill(self) -> None:
+        """End the server at once."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         """End the server."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(10.0)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
 
 
 @contextmanager
@@ -136,6 +145,10 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
             os.environ["PREFECT_API_URL"] = server.url
             os.environ["PREFECT_API_AUTH_STRING"] = server.password
             yield server.wait
+        except KeyboardInterrupt:
+            # There may be little time, and its folder goes with it.
+            server.kill()
+            raise
         finally:
             del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
             server.stop()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster.where import is_site_file
 from engine.errors import SchedulerLostError, StudyError
+from flows.ending import first_of_all
 from flows.progress import Reporter
 from storage.lease import take_run_lease
 from storage.places.address import Address, local_folder
@@ -99,6 +100,7 @@ class Run:
             self._open.enter_context(take_run_lease(self.store.address))
             self._clear_left_over()
         self._open.callback(self._close_cluster)
+        self._open.enter_context(first_of_all(self._cancel_jobs))
         return self
 
     def __exit__(
@@ -256,6 +258,11 @@ class Run:
             raise why from error
         self._patience_s = _COME_BACK_S
         return str(why)
+
+    def _cancel_jobs(self) -> None:
+        cluster = self._cluster
+        if cluster is not None:
+            cluster.cancel_jobs()
 
     def _close_cluster(self) -> None:
         if self._cluster is not None:

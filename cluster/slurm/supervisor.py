@@ -42,6 +42,7 @@ _AT_ONCE = 20
 _TASKS_PER_THREAD = 2
 _READ_S = 0.5
 _END_S = 15.0
+_HASTY_END_S = 2.0
 _LAST_WORDS = 600
 _QUEUE_FULL = re.compile(r"MaxSubmit\w*Limit")
 _LOG = logging.getLogger("nightbeam")
@@ -98,6 +99,7 @@ class Supervisor:
         self._failure: ClusterError | None = None
         self._lock = threading.RLock()
         self._ended = threading.Event()
+        self._in_haste = False
         self._thread = threading.Thread(target=self._look_after, name="nightbeam-jobs", daemon=True)
 
     def start(self) -> None:
@@ -168,12 +170,35 @@ class Supervisor:
             )
         return WorkerEnd(address, "left", f"job {job.id} on {job.host}: {_state(job)}")
 
+    def cancel_now(self) -> None:
+        """Submit no further job and cancel all that are known; from any thread. `close` then soon returns.
+
+        Whatever SLURM says to it: `close` tries again.
+        """
+        self._in_haste = True
+        self._ended.set()
+        self._cancel_known()
+        if self._thread.is_alive():
+            # What it submits at this moment.
+            self._thread.join()
+            self._cancel_known()
+
+    def _cancel_known(self) -> None:
+        live = [seen for seen in list(self._seen.values()) if seen.over_s is None and not seen.by_us]
+        for seen in live:
+            seen.by_us = True
+        try:
+            self._jobs.cancel([*(seen.job.id for seen in live), *list(self._named)])
+        except ClusterError:
+            for seen in live:
+                seen.by_us = False
+
     def close(self) -> None:
         """Cancel all jobs, wait until SLURM has ended them, and note what they used."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        limit_s = time.monotonic() + _END_S
+        limit_s = time.monotonic() + (_HASTY_END_S if self._in_haste else _END_S)
         pause_s = 0.1
         while True:
             try:

@@ -17,6 +17,7 @@ from flows.batch.page import PAGE
 from flows.batch.sharing import Sharing
 from flows.batch.spec import read_batch
 from flows.batch.work import Work
+from flows.ending import of_the_command
 from flows.presence import sign
 from flows.progress import Reporter
 from flows.run import Computing
@@ -56,7 +57,7 @@ def overnight_batch(
     jobs = list_jobs(batch, path.parent, folder)
     say = Reporter(quiet).say
     found = Store(parse_address(store))
-    with only_batch(folder, say) as lease:
+    with of_the_command(), only_batch(folder, say) as lease:
         sharing = Sharing(computing, batch.cases_at_once)
         arguments = [
             "nightbeam",

@@ -22,8 +22,8 @@ from storage.whole_file import whole_file
 
 _LOOK_S = 0.2
 _SIGN_OF_LIFE_S = 20.0
-_END_S = 10.0
-"""How long all cases together may take to stop: the batch itself is given no more than 15 s by whoever ends it."""
+_END_S = 5.0
+"""How long all cases together may take to stop: less than the batch itself (`flows.ending.END_S`)."""
 _LOG = logging.getLogger("nightbeam")
 
 

@@ -126,3 +126,30 @@ def test_on_slurm_every_case_has_its_own_jobs_and_their_hours_are_counted(tmp_pa
     core_s = sum(line["cores"] * (line["end"] - line["begin"]) for line in lines)
     assert core_s > 0.0
     assert row["core_hours"] == pytest.approx(core_s / 3600.0)
+
+
+@pytest.mark.timeout(3600)
+def test_a_batch_whose_job_is_cancelled_ends_cleanly_and_takes_the_jobs_of_its_cases_along(tmp_path, slurm):
+    file = write_batch(tmp_path, GOOD[:2], "cases_at_once = 2\n")
+    site = SITE.replace("cores = 2", "cores = 1").replace("2.0", "1.5")
+    (tmp_path / "slurm.toml").write_text(f"{site}[controller]\nmemory_gib = 1.5\n")
+    given = batch_command(file, "--what", "batch", "--cluster", str(tmp_path / "slurm.toml"))
+    given[given.index("batch")] = "submit"
+    subprocess.run(
+        given,
+        check=True,
+        timeout=LIMIT_S,
+        env=environment(slurm.environment),
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    (job,) = (live.number for live in slurm.jobs(tmp_path))
+    logs = [tmp_path / "out" / name / "quick" / "nightbeam.log" for name in GOOD[:2]]
+    wait_until(lambda: all(log.exists() and ": submitted" in log.read_text() for log in logs))
+    slurm.says("scancel", job)
+    begin_s = time.monotonic()
+    wait_until(lambda: not slurm.jobs(tmp_path))
+    # Workers that nobody has cancelled leave a minute after their scheduler is gone.
+    assert time.monotonic() - begin_s < 40.0
+    assert (tmp_path / "out/controller/job.log").read_text().endswith("asked to end; so it is\n")
+    assert {states_of(file)[name] for name in GOOD[:2]} == {"waiting"}

@@ -380,3 +380,25 @@ def test_all_jobs_are_cancelled_and_counted_at_the_end(night):
         ("2", "node1", 4, "completed"),
     ]
     assert all(line.end - line.begin == pytest.approx(10.0, abs=60.0) for line in lines)
+
+
+def test_in_haste_jobs_are_cancelled_without_waiting_for_their_end_and_are_not_replaced(night, monkeypatch):
+    monkeypatch.setattr(supervisor, "_HASTY_END_S", 0.0)
+    asked = []
+    monkeypatch.setattr(night.slurm, "cancel", asked.extend)
+    night.supervisor.cancel_now()
+    night.supervisor.close()
+    assert asked == ["1", "2"]
+    assert not any("replacing" in line for line in night.said)
+
+
+def test_jobs_that_slurm_did_not_cancel_in_haste_are_cancelled_at_the_end(night, monkeypatch):
+    def fail(_ids):
+        raise SlurmAwayError("no answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(night.slurm, "cancel", fail)
+        night.supervisor.cancel_now()
+    assert night.slurm.live() == ["1", "2"]
+    night.supervisor.close()
+    assert night.slurm.live() == []
