@@ -156,7 +156,7 @@ class Cluster:
         return True
 
     def cancel_jobs(self) -> None:
-        """Cancel the jobs of a SLURM cluster at once; from any thread, before `close`, where there may be little time."""
+        """Cancel the jobs of a SLURM cluster at once; from any thread, before `close`, when there is little time."""
         if self.slurm is not None:
             self.slurm.supervisor.cancel_now()
 
