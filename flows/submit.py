@@ -1,6 +1,8 @@
 """The command ``nightbeam submit``: puts a command itself into a job, so that the login session may end."""
 
 import shlex
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +109,12 @@ def _parse(
     return file, Path(params["cluster"]), output, given
 
 
+def _require_no_batch(file: Path) -> None:
+    with suppress(OSError, ValueError):  # told by whoever reads it
+        if "protocols" in tomllib.loads(file.read_text()):
+            raise click.UsageError(f"{file.name} is a batch file (it has protocols); add --what batch")
+
+
 def _check(what: str, file: Path, store: Address, output: Path) -> None:
     """Raise what would end the job at once: told now, and not from the queue."""
     from engine.spec.study import load_study
@@ -118,5 +126,6 @@ def _check(what: str, file: Path, store: Address, output: Path) -> None:
 
         list_jobs(read_batch(file), file.parent, output)
     else:
+        _require_no_batch(file)
         load_study(file)
     Store(store).require_writable()

@@ -7,7 +7,6 @@
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from cluster.slurm.commands import Job, SlurmJobs, run_slurm
 from cluster.slurm.json_file import read_json, write_json
-from cluster.slurm.script import JOB_NAME
+from cluster.slurm.script import JOB_NAME, import_path
 from cluster.slurm.site import SlurmSite, walltime_s
 from engine.errors import ClusterError, SlurmAwayError
 
@@ -132,8 +131,6 @@ def controller_script(site: SlurmSite, job: ControllingJob, name: str, command: 
     command
         What to run, as arguments of ``nightbeam``.
     """
-    # What this process can import, the job can, in whatever way it was started.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
     python = shlex.join([site.python, "-P"])
     control = shlex.join(["-m", "cluster.slurm.control", str(job.output), str(site.controller.cores)])
     lines = [
@@ -141,7 +138,7 @@ def controller_script(site: SlurmSite, job: ControllingJob, name: str, command: 
         *(f"#SBATCH {option}" for option in _directives(site, job, name)),
         f"cd {shlex.quote(os.getcwd())} || exit 2",  # noqa: PTH109
         *site.setup,
-        f"export PYTHONPATH={shlex.quote(path)}",
+        f"export PYTHONPATH={shlex.quote(import_path(site.python))}",
         "# In the place of the shell, so that SLURM's signals reach it.",
         f"exec {python} {control} \\",
         f"  {python} -m flows.cli {shlex.join(command)}",

@@ -52,6 +52,20 @@ def directives(site: SlurmSite, folder: Path) -> list[str]:
     return [*filter(None, asked), *site.directives]
 
 
+def import_path(python: str) -> str:
+    """Return the PYTHONPATH of a job: what this process can import, the job can, in whatever way it was started.
+
+    Another interpreter has a library and packages of its own.
+    """
+    entries = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+    if python != sys.executable:
+        own = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix)]
+        entries = [
+            entry for entry in entries if not any(Path(entry).is_relative_to(prefix) for prefix in own)
+        ]
+    return os.pathsep.join(entries)
+
+
 def worker_script(site: SlurmSite, folder: Path) -> str:
     """Return the script of the worker jobs of a run.
 
@@ -62,13 +76,11 @@ def worker_script(site: SlurmSite, folder: Path) -> str:
     folder
         The run folder, which the job's keeper reads and writes.
     """
-    # What this process can import, its workers can, in whatever way it was started.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in directives(site, folder)),
         *site.setup,
-        f"export PYTHONPATH={shlex.quote(path)}",
+        f"export PYTHONPATH={shlex.quote(import_path(site.python))}",
         # In the place of the shell, so that SLURM's signals reach it.
         f"exec {shlex.quote(site.python)} -P -m cluster.slurm.keeper {shlex.quote(str(folder))}",
     ]

@@ -80,10 +80,18 @@ def list_jobs(batch: Batch, folder: Path, output: Path) -> tuple[Job, ...]:
     Raises
     ------
     StudyError
-        If a protocol is no study, two cases have the same name, a list can find no folder, no case is there, or a
-        patient has no HU table.
+        If a protocol is no study, two cases have the same name, a list can find no folder, no case is there, a
+        patient has no HU table, or the batch's is no file.
     """
     protocols = {path.stem: _read_protocol(folder / path, batch.what) for path in batch.protocols}
+    if (
+        batch.hu_table is not None
+        and batch.hu_table not in BUILT_IN
+        and not (folder / batch.hu_table).is_file()
+    ):
+        raise StudyError(
+            f"hu_table: there is no file {folder / batch.hu_table} (paths are relative to the batch file)"
+        )
     jobs, seen = [], set()
     for case in _all_cases(batch, folder):
         name = _folder_name(_name_of(case))

@@ -1,11 +1,14 @@
 """The file of a SLURM site, and the job script that comes of it."""
 
+import os
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from cluster.slurm.script import worker_script
+from cluster.slurm.script import import_path, worker_script
 from cluster.slurm.site import KEEPER_BYTES, SlurmSite, read_site, walltime_s
 from engine.errors import StudyError
 
@@ -103,3 +106,9 @@ def test_the_script_is_good_shell(tmp_path):
     script = tmp_path / "worker.sh"
     script.write_text(worker_script(SlurmSite(cores=1, memory_gib=1.0), tmp_path / "with a space"))
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+def test_another_python_is_given_the_paths_of_the_project_and_no_library_of_this_one(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["/home/me/nightbeam", *sysconfig.get_paths().values()])
+    assert import_path("/opt/python/bin/python3") == "/home/me/nightbeam"
+    assert import_path(sys.executable) == os.pathsep.join(sys.path)

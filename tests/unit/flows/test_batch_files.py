@@ -105,6 +105,7 @@ def test_a_case_has_its_own_priority_protocols_table_and_overrides(folder):
         ('protocols = ["small.toml"]\nphantoms = ["water-box", "water-box"]\n', "two cases are called"),
         ('protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["in/*"]\n', "in is no folder"),
         ('protocols = ["small.toml"]\nhu_table = "scanner.csv"\ndicom = ["*/"]\n', "no case is there now"),
+        ('protocols = ["small.toml"]\nhu_table = "lost.csv"\nphantoms = ["water-box"]\n', "there is no file"),
         (
             'protocols = ["small.toml"]\n[[cases]]\nphantom = "water-box"\nprotocols = ["x"]\n',
             "wants the protocol 'x'; protocols has small",

@@ -118,6 +118,14 @@ def test_a_study_with_a_mistake_is_not_submitted(folder):
     assert not (folder / "calls").exists()
 
 
+def test_a_batch_that_is_given_as_a_study_is_told_what_to_add(folder):
+    (folder / "small.toml").write_text('protocols = ["p.toml"]\n')
+    printed = submit()
+    assert printed.exit_code == 2
+    assert "add --what batch" in printed.output
+    assert not (folder / "calls").exists()
+
+
 def test_what_sbatch_refuses_is_told_in_its_words(folder):
     tool(folder, "sbatch", "echo 'sbatch: error: invalid partition specified: batch' >&2; exit 1")
     printed = submit()
