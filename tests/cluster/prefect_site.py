@@ -25,6 +25,7 @@ from tests.e2e.small_batch import PROTOCOL, TABLE
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LIMIT_S = 600.0
+_BEGUN = ("Late", "Pending", "AwaitingConcurrencySlot", "Running")
 T = TypeVar("T")
 _QUICK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
@@ -169,7 +170,7 @@ class Site:
         for schedule in found["schedules"]:
             self.api("DELETE", f"/deployments/{found['id']}/schedules/{schedule['id']}")
         flow = deployment.split("/")[0]
-        wait_for("the end of runs", lambda: not self.runs(flow, "Late", "Pending", "Running"))
+        wait_for("the end of runs", lambda: not self.runs(flow, *_BEGUN))
 
     def require_that_a_schedule_fires(self) -> None:
         self.add_schedule("housekeeping/regular", every_s=10.0)
