@@ -51,6 +51,8 @@ def _die_with_parent() -> None:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    # A shell has commands in its background ignore it, and their children would, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _free_port() -> int:
