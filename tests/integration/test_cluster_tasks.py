@@ -99,7 +99,7 @@ def test_an_error_of_a_task_ends_the_run_at_once_and_arrives_whole(client, tmp_p
     assert str(caught.value) == str(error)
     assert vars(caught.value) == vars(error)
     # Those in flight at the most, and a few that were submitted before the error arrived.
-    assert len(list(tmp_path.iterdir())) < 20
+    assert len(list(tmp_path.iterdir())) < 50
 
 
 def test_a_killed_worker_costs_another_attempt_and_no_result(client, tmp_path):
