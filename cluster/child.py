@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 from cluster.process import JOINED
@@ -23,6 +24,20 @@ _ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+
+
+def import_path(python: str = sys.executable) -> str:
+    """Return a PYTHONPATH with which an interpreter imports what this process can, in whatever way this was started.
+
+    Another interpreter has a library and packages of its own.
+    """
+    entries = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+    if python != sys.executable:
+        own = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix)]
+        entries = [
+            entry for entry in entries if not any(Path(entry).is_relative_to(prefix) for prefix in own)
+        ]
+    return os.pathsep.join(entries)
 
 
 class Child:
@@ -46,8 +61,6 @@ class Child:
         # As long as it is no other program, a child is counted as large as its parent is.
         self._parent_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `bury`)
-        # What this process can import, its children can, in whatever way it was started.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
         kind, *more = arguments
         try:
             self.process = subprocess.Popen(
@@ -55,7 +68,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": import_path()},
                 pass_fds=descriptors,
                 start_new_session=True,
             )

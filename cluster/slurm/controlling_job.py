@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.child import import_path
 from cluster.slurm.commands import Job, SlurmJobs, run_slurm
 from cluster.slurm.json_file import read_json, write_json
-from cluster.slurm.script import JOB_NAME, import_path
+from cluster.slurm.script import JOB_NAME
 from cluster.slurm.site import SlurmSite, walltime_s
 from engine.errors import ClusterError, SlurmAwayError
 

@@ -2,9 +2,9 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 
+from cluster.child import import_path
 from cluster.slurm.site import SlurmSite
 
 JOB_NAME = "nightbeam-"
@@ -50,20 +50,6 @@ def directives(site: SlurmSite, folder: Path) -> list[str]:
         "--no-requeue",
     ]
     return [*filter(None, asked), *site.directives]
-
-
-def import_path(python: str) -> str:
-    """Return the PYTHONPATH of a job: what this process can import, the job can, in whatever way it was started.
-
-    Another interpreter has a library and packages of its own.
-    """
-    entries = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
-    if python != sys.executable:
-        own = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix)]
-        entries = [
-            entry for entry in entries if not any(Path(entry).is_relative_to(prefix) for prefix in own)
-        ]
-    return os.pathsep.join(entries)
 
 
 def worker_script(site: SlurmSite, folder: Path) -> str:

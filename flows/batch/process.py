@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.child import import_path
 from flows.batch.jobs import STUDY, Job
 from flows.batch.record import How
 from flows.progress_file import read_progress
@@ -51,8 +52,6 @@ class JobProcess:
         self._job = job
         job.folder.mkdir(parents=True, exist_ok=True)
         arguments = [*command_of(job, store, options)[1:], "--quiet"]
-        # What this process can import, its children can, in whatever way it was started.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
         # A flow run of a Prefect worker would be taken for the child's own.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
         parent = os.getpid()
@@ -68,7 +67,7 @@ class JobProcess:
             # A session of its own, as Ctrl-C is for the batch to act on.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "flows.cli", *arguments],
-                env={**inherited, "PYTHONPATH": path},
+                env={**inherited, "PYTHONPATH": import_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

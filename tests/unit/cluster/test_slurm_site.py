@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.slurm.script import import_path, worker_script
+from cluster.child import import_path
+from cluster.slurm.script import worker_script
 from cluster.slurm.site import KEEPER_BYTES, SlurmSite, read_site, walltime_s
 from engine.errors import StudyError
 
