@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.slurm.notes import read_jobs
 from tests.cluster.one_machine import REPOSITORY, Job, OneMachine
 from tests.e2e.small_study import command, write_study
 
@@ -138,6 +139,14 @@ class SlurmRun:
             for job in self.slurm.jobs(self.folder, *(states or ("RUNNING",)))
             if re.fullmatch(r"nightbeam-[0-9a-f]{8}", job.name)
         ]
+
+    def computing_jobs(self) -> list[Job]:
+        """Return the running worker jobs that have had a worker in the cluster."""
+        folders = (self.store / "clusters").glob("*")
+        joined = {
+            number for folder in folders for number, (note, _) in read_jobs(folder).items() if note.workers
+        }
+        return [job for job in self.worker_jobs() if job.number in joined]
 
     def workers(self, job: str = "") -> list[int]:
         """Return the process ids of Dask workers, of a job or of all."""

@@ -9,8 +9,6 @@ import time
 import pytest
 
 from tests.cluster.events import (
-    cancel_a_job,
-    kill_a_worker,
     preempt_a_job,
     set_down,
     set_up,
@@ -36,6 +34,7 @@ def plan(slurm, prefect, small_study, tmp_path):
         run.start()
         wait_until(lambda: len(run.worker_jobs()) == 2, "two jobs run")
         run.reach(DOSE)
+        wait_until(run.computing_jobs, "a job's worker is noted to have joined")
         return run
 
     yield start
@@ -62,13 +61,15 @@ def numbers(jobs):
 
 
 def test_a_job_that_is_cancelled_is_replaced_and_a_worker_that_is_killed_in_mid_solve_started_again(
-    plan, quiet
+    plan, quiet, slurm
 ):
     run = plan()
     before = run.worker_jobs()
-    assert cancel_a_job(run, random.Random(1))
+    keeps = run.computing_jobs()[0]
+    ended = next(job for job in before if job != keeps)
+    slurm.says("scancel", ended.number)
     run.reach(SOLVE)
-    assert kill_a_worker(run, random.Random(2))
+    os.kill(run.workers(keeps.number)[0], signal.SIGKILL)
     run.reach("workers with resident tiles were lost")
     wait_until(lambda: numbers(run.worker_jobs()) - numbers(before), "a job that replaces the cancelled one")
     ends_as(run, quiet)
@@ -104,8 +105,8 @@ def test_a_job_that_is_preempted_and_one_whose_node_is_set_down_are_replaced(pla
 
 def test_a_node_that_vanishes_in_mid_solve_does_no_harm(plan, quiet, slurm):
     run = plan()
+    job = run.computing_jobs()[0]  # it will have tiles; one that joins during the solve has none
     run.reach(SOLVE)
-    job = run.worker_jobs()[0]
     slurm.do("lose", job.node)
     run.reach("workers with resident tiles were lost")
     ends_as(run, quiet)
