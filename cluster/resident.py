@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,7 +21,14 @@ from distributed import CancelledError, Client, KilledWorker
 from cluster.ends import Cause, Ends, WorkerEnd
 from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
 from cluster.rows_actor import GroupLoader, RowsActor, _WorkError
-from cluster.workers import SupervisedClient, known_workers, lost_scheduler_told, require_scheduler, want
+from cluster.workers import (
+    TAKING,
+    SupervisedClient,
+    known_workers,
+    lost_scheduler_told,
+    require_scheduler,
+    want,
+)
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
@@ -41,6 +48,7 @@ _COME_BACK_S, _JOB_COMES_BACK_S = 5.0, 20.0
 jobs of a queue without others ten."""
 _LOST = (OSError, ValueError, RuntimeError, KilledWorker, CancelledError)
 """A lost actor shows as one of these, depending on when its worker went."""
+_LET_GO_S = 5.0
 _SPREAD_S = 30.0
 _SPREAD_LOADS = 10
 """Rows are shared out anew over more workers after so long, and not before so many times what loading them took."""
@@ -96,7 +104,11 @@ class ResidentRows:
 
     def close(self) -> None:
         """Let go of the actors and their memory."""
-        self._holders = []
+        holders, self._holders = self._holders, []
+        for holder in holders:
+            # An actor that is no longer wanted has its tiles until its worker hears of it: too long for new ones.
+            with suppress(*_LOST):
+                holder.actor.let_go().result(timeout=_LET_GO_S)
 
     def resident_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
@@ -177,7 +189,7 @@ class ResidentRows:
             while True:
                 try:
                     if not self._orphans() and self._may_spread():
-                        self._holders = []
+                        self.close()
                     if self._orphans():
                         self._build()
                         after_loss()
@@ -242,7 +254,7 @@ class ResidentRows:
         if time.monotonic() < self._spread_s:
             return False
         self._spread_s = time.monotonic() + _SPREAD_S
-        return min(len(known_workers(self._client)), self._n_bytes.size) > self._n_worker
+        return min(len(known_workers(self._client, states=TAKING)), self._n_bytes.size) > self._n_worker
 
     def _build(self) -> None:
         """Give the groups that nobody has to workers without any; if there are none, share everything out anew."""
@@ -251,12 +263,13 @@ class ResidentRows:
         supervised = isinstance(self._client, SupervisedClient) and self._client.supervision is not None
         # As many as before, if they come back soon: rows that go to fewer workers stay with them for a while.
         wait_s = _JOB_COMES_BACK_S if supervised else _COME_BACK_S
-        workers = list(known_workers(self._client, self._n_worker, wait_s))
+        workers = list(known_workers(self._client, self._n_worker, wait_s, TAKING))
         self._n_worker, self._addresses = len(workers), workers
         self._holders = [holder for holder in self._holders if holder.worker in workers]
         free = [worker for worker in workers if worker not in {holder.worker for holder in self._holders}]
         if not free:
-            self._holders, free = [], workers
+            self.close()
+            free = workers
         orphans = np.array(self._orphans())
         owner = owners(self._n_bytes[orphans], len(free))
         futures: list[tuple[Any, str, list[int]]] = []
@@ -279,7 +292,10 @@ class ResidentRows:
         new = []
         for future, worker, groups in futures:
             actor = self._made(future, worker)
-            new.append(_Holder(actor._address, tuple(groups), actor, future))
+            if actor._address != worker:
+                # Where it is now there may be as many rows as there is room for.
+                raise RuntimeError("a worker left before it had its rows")
+            new.append(_Holder(worker, tuple(groups), actor, future))
         self._holders = [*self._holders, *new]
         self._ask("load", new=new)
         now_s = time.monotonic()
@@ -304,7 +320,7 @@ class ResidentRows:
                 except TimeoutError:
                     if future.done():
                         return future.result()  # it came, or failed, between the two lines
-                    if worker not in known_workers(self._client):
+                    if worker not in known_workers(self._client, states=TAKING):
                         raise RuntimeError("a worker left before it had its rows") from None
 
 

@@ -14,6 +14,10 @@ WORKER_WAIT_S = 60.0
 """How long a cluster may be without any worker before a run ends: local workers restart in some seconds."""
 _ANSWER_S = 20.0
 """How long a scheduler that we are connected to may take to answer."""
+TAKING = frozenset({"running"})
+"""States of workers that take tasks. What is meant for one that has only just come goes to another one."""
+_THERE = TAKING | {"paused", "closing_gracefully"}
+"""The same, and those that still finish what they do."""
 
 
 class Supervision(Protocol):
@@ -66,7 +70,9 @@ def require_scheduler(client: Client, cause: Exception | None = None) -> None:
         raise SchedulerLostError("the connection to the Dask scheduler was lost") from cause
 
 
-def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None) -> dict[str, int]:
+def known_workers(
+    client: Client, n_wanted: int = 1, wait_s: float | None = None, states: frozenset[str] = _THERE
+) -> dict[str, int]:
     """Return address and number of threads of all workers, sorted; where the last one has left, wait for the next.
 
     Parameters
@@ -77,6 +83,8 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
         Workers to wait for: when time is up, fewer will do, but not none.
     wait_s
         How long to wait for more workers than one; never longer than for the first.
+    states
+        Workers in other states do not count.
 
     Raises
     ------
@@ -87,7 +95,11 @@ def known_workers(client: Client, n_wanted: int = 1, wait_s: float | None = None
     """
     begin_s = time.monotonic()
     while True:
-        workers = {address: int(told["nthreads"]) for address, told in _ask_scheduler(client).items()}
+        workers = {
+            address: int(told["nthreads"])
+            for address, told in _ask_scheduler(client).items()
+            if told["status"] in states
+        }
         waited_s = time.monotonic() - begin_s
         if len(workers) >= max(1, n_wanted) or (workers and waited_s > (wait_s or 0.0)):
             return dict(sorted(workers.items()))

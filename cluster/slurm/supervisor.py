@@ -29,7 +29,8 @@ from engine.errors import ClusterError, SchedulerLostError, SlurmAwayError, reas
 LOOK_S = 3.0
 """Between two looks at the list of jobs, while SLURM answers."""
 _QUIET_LOOK_S = 10.0
-"""The same while all jobs run that are wanted: a batch of a dozen runs asks often enough."""
+"""The same while all wanted jobs run and nobody misses a worker: a batch of a dozen runs asks often enough."""
+_NOTICE_S = 0.2
 _LONGEST_LOOK_S = 60.0
 _MAX_EARLY_ENDS = 5
 _LISTED_S = 15.0
@@ -98,7 +99,7 @@ class Supervisor:
         self._read_s = 0.0
         self._failure: ClusterError | None = None
         self._lock = threading.RLock()
-        self._ended = threading.Event()
+        self._ended, self._missed = threading.Event(), threading.Event()
         self._in_haste = False
         self._thread = threading.Thread(target=self._look_after, name="nightbeam-jobs", daemon=True)
 
@@ -118,6 +119,7 @@ class Supervisor:
         ClusterError
             If jobs end at once again and again, or SLURM refuses them.
         """
+        self._missed.set()
         if self._failure is not None:
             raise self._failure
         if self._is_away:
@@ -147,6 +149,7 @@ class Supervisor:
 
     def why(self, address: str) -> WorkerEnd | None:
         """Return why the worker at an address ended, or None if that is not known, or not yet."""
+        self._missed.set()
         with self._lock:
             now_s = time.monotonic()
             if now_s > self._read_s:
@@ -241,9 +244,19 @@ class Supervisor:
                 # that is seen to be alive.
                 self._failure = ClusterError(f"worker jobs cannot be looked after any more ({error!r})")
                 _LOG.exception("worker jobs cannot be looked after any more")
-            self._ended.wait(self._away_s)
+            self._rest()
         while not self._ended.wait(LOOK_S):
             beat(self._folder)
+
+    def _rest(self) -> None:
+        """Wait until it is time for the next look: sooner if a worker is missed while all jobs were seen to run."""
+        begin_s = time.monotonic()
+        while not self._ended.wait(_NOTICE_S):
+            rested_s = time.monotonic() - begin_s
+            is_missed = self._away_s == _QUIET_LOOK_S and self._missed.is_set()
+            if rested_s > (LOOK_S if is_missed else self._away_s):
+                break
+        self._missed.clear()
 
     def look(self, now_s: float) -> None:
         """Look at the list of jobs once, and submit or end what is missing or too much.

@@ -1,5 +1,6 @@
 """Rows that live on workers: the same bits as in one process, whatever happens to the workers."""
 
+import gc
 import os
 import signal
 import threading
@@ -218,8 +219,8 @@ def test_rows_are_shared_out_again_if_the_last_worker_goes_when_they_are(
     resident.close()
     known_workers, listed = cluster.resident.known_workers, []
 
-    def outdated(*args):
-        listed.append(known_workers(*args))
+    def outdated(*args, **kwargs):
+        listed.append(known_workers(*args, **kwargs))
         if len(listed) == 1:
             kill_one_worker(single_client, 1)
             while single_client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.workers)):
@@ -314,24 +315,31 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
         evaluated(resident, "expected", 0.0)
 
 
-def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, monkeypatch):
+def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.resident, "_SPREAD_S", 0.0)
     monkeypatch.setattr(cluster.resident, "_SPREAD_LOADS", 0)
     with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
-        ) as growing,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as growing,
         Client(growing) as client,
     ):
-        resident = ResidentRows(
-            client, lambda numbers: [small.rows.groups[n] for n in numbers], small.work, small.n_beamlet
-        )
+
+        def load(numbers):
+            # In the worker's process: how many are there already.
+            n_there = sum(isinstance(thing, GroupEvaluator) for thing in gc.get_objects())
+            (tmp_path / f"{n_there} there, {numbers[0]} comes, {time.monotonic_ns()}").touch()
+            return groups(numbers)
+
+        resident = ResidentRows(client, load, small.work, small.n_beamlet)
         before = evaluated(resident, "expected", 0.0)
         assert len(resident._holders) == 1
         growing.scale(2)
         client.wait_for_workers(2, timeout=60)
         assert evaluated(resident, "expected", 0.0) == before
         assert len(resident._holders) == 2
+    # Nobody has old rows beside new ones.
+    loaded = [file.name for file in tmp_path.iterdir()]
+    assert len(loaded) == 3
+    assert all(name.startswith("0 there") for name in loaded)
 
 
 class Ends:

@@ -3,7 +3,7 @@
 import pytest
 
 import cluster.workers
-from cluster.workers import SupervisedClient, known_workers, want
+from cluster.workers import TAKING, SupervisedClient, known_workers, want
 from engine.errors import ClusterError
 
 
@@ -32,9 +32,22 @@ def no_patience(monkeypatch):
 
 def test_jobs_in_the_queue_are_waited_for_beyond_a_minute(no_patience, monkeypatch):
     client = Client(["2 of 2 worker jobs wait"] * 3)
-    told = iter([{}, {}, {}, {"tls://a": {"nthreads": 4}}])
+    told = iter([{}, {}, {}, {"tls://a": {"nthreads": 4, "status": "running"}}])
     monkeypatch.setattr(cluster.workers, "_ask_scheduler", lambda _: next(told))
     assert known_workers(client) == {"tls://a": 4}
+
+
+def test_a_worker_that_has_only_just_come_is_waited_for_and_one_that_leaves_takes_nothing(
+    no_patience, monkeypatch
+):
+    def told(**states):
+        return {f"tls://{name}": {"nthreads": 1, "status": state} for name, state in states.items()}
+
+    client = Client(["1 worker jobs are starting"] * 2)
+    answers = iter([told(a="init", b="paused"), told(a="init", b="paused"), told(a="running", b="paused")])
+    monkeypatch.setattr(cluster.workers, "_ask_scheduler", lambda _: next(answers))
+    assert list(known_workers(client)) == ["tls://b"]
+    assert list(known_workers(client, states=TAKING)) == ["tls://a"]
 
 
 def test_the_wait_ends_when_no_job_will_come(no_patience, monkeypatch):
