@@ -231,6 +231,22 @@ def test_rows_are_shared_out_again_if_the_last_worker_goes_when_they_are(
     assert evaluated(resident, "expected", 0.0) == before
 
 
+def test_rows_of_a_worker_that_takes_nothing_do_not_go_to_one_that_has_its_share(
+    small, groups, client, monkeypatch
+):
+    wait_until_all_run(client)
+    known_workers, listed = cluster.resident.known_workers, []
+
+    def outdated(*args, **kwargs):
+        listed.append(known_workers(*args, **kwargs))
+        return listed[-1] | {"tls://127.0.0.1:9": 1} if len(listed) == 1 else listed[-1]
+
+    monkeypatch.setattr(cluster.resident, "known_workers", outdated)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    assert sorted(holder.worker for holder in resident._holders) == sorted(listed[-1])
+    assert evaluated(resident, "expected", 0.0) == evaluated(small.rows, "expected", 0.0)
+
+
 def test_what_is_asked_after_the_evaluations_survives_a_killed_worker(small, groups, client):
     resident = ResidentRows(client, groups, small.work, small.n_beamlet)
     kill_one_worker(client)
@@ -332,10 +348,12 @@ def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, tmp_pa
         resident = ResidentRows(client, load, small.work, small.n_beamlet)
         before = evaluated(resident, "expected", 0.0)
         assert len(resident._holders) == 1
+        late = list(resident._holders)  # whose release reaches the worker late
         growing.scale(2)
         client.wait_for_workers(2, timeout=60)
         assert evaluated(resident, "expected", 0.0) == before
         assert len(resident._holders) == 2
+        del late
     # Nobody has old rows beside new ones.
     loaded = [file.name for file in tmp_path.iterdir()]
     assert len(loaded) == 3
