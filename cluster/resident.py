@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,12 +56,18 @@ _SPREAD_LOADS = 10
 
 @dataclass(frozen=True)
 class _Holder:
-    """A worker's actor, and the numbers of the groups that it answers for."""
+    """A worker's actor, the numbers of the groups that it answers for, and how many of the first ones it keeps."""
 
     worker: str
     groups: tuple[int, ...]
+    n_resident: int
     actor: Any
     future: Any
+
+    @property
+    def streams(self) -> bool:
+        """Whether it loads some for every answer."""
+        return self.n_resident < len(self.groups)
 
 
 class ResidentRows:
@@ -188,8 +194,8 @@ class ResidentRows:
         with self._lock, lost_scheduler_told(self._client):
             while True:
                 try:
-                    if not self._orphans() and self._may_spread():
-                        self.close()
+                    if not self._orphans():
+                        self._spread()
                     if self._orphans():
                         self._build()
                         after_loss()
@@ -249,21 +255,37 @@ class ResidentRows:
             time.sleep(_POLL_S)
         return WorkerEnd("", "unknown", "")
 
-    def _may_spread(self) -> bool:
-        """Return whether there have been more workers for long enough that their help is worth loading anew."""
-        if time.monotonic() < self._spread_s:
-            return False
-        self._spread_s = time.monotonic() + _SPREAD_S
-        return min(len(known_workers(self._client, states=TAKING)), self._n_bytes.size) > self._n_worker
+    def _spread(self) -> None:
+        """Take rows from holders if workers without any have come, and their help is worth loading the rows anew.
+
+        What is streamed is loaded anew in every answer anyway; the rest only after there have been more workers for
+        long enough.
+        """
+        streams = any(holder.streams for holder in self._holders)
+        now_s = time.monotonic()
+        if now_s < self._spread_s and not streams:
+            return
+        n_worker = min(len(known_workers(self._client, states=TAKING)), self._n_bytes.size)
+        if n_worker <= self._n_worker:
+            self._spread_s = max(self._spread_s, now_s + _SPREAD_S)
+        elif streams:
+            self._ask("stop_streaming")
+            self._holders = [
+                replace(holder, groups=holder.groups[: holder.n_resident]) for holder in self._holders
+            ]
+        else:
+            self.close()
 
     def _build(self) -> None:
         """Give the groups that nobody has to workers without any; if there are none, share everything out anew."""
         begin_s = time.monotonic()
         want(self._client, len(self._n_bytes))
-        supervised = isinstance(self._client, SupervisedClient) and self._client.supervision is not None
         # As many as before, if they come back soon: rows that go to fewer workers stay with them for a while.
-        wait_s = _JOB_COMES_BACK_S if supervised else _COME_BACK_S
-        workers = list(known_workers(self._client, self._n_worker, wait_s, TAKING))
+        n_worker, wait_s = self._n_worker, _COME_BACK_S
+        if isinstance(self._client, SupervisedClient) and self._client.supervision is not None:
+            n_worker, wait_s = max(n_worker, self._client.supervision.n_soon()), _JOB_COMES_BACK_S
+        n_worker = min(n_worker, self._n_bytes.size)
+        workers = list(known_workers(self._client, n_worker, wait_s, TAKING))
         self._n_worker, self._addresses = len(workers), workers
         self._holders = [holder for holder in self._holders if holder.worker in workers]
         free = [worker for worker in workers if worker not in {holder.worker for holder in self._holders}]
@@ -272,15 +294,16 @@ class ResidentRows:
             free = workers
         orphans = np.array(self._orphans())
         owner = owners(self._n_bytes[orphans], len(free))
-        futures: list[tuple[Any, str, list[int]]] = []
+        futures: list[tuple[Any, str, list[int], int]] = []
         for number, worker in enumerate(free):
             groups = [int(group) for group in orphans[owner == number]]
             if groups:
+                n_resident = self._n_resident(groups)
                 future = self._client.submit(
                     RowsActor,
                     self._load,
                     groups,
-                    self._n_resident(groups),
+                    n_resident,
                     actor=True,
                     workers=[worker],
                     # The worker may have left since it was listed: better elsewhere than never.
@@ -288,14 +311,14 @@ class ResidentRows:
                     pure=False,
                     retries=0,
                 )
-                futures.append((future, worker, groups))
+                futures.append((future, worker, groups, n_resident))
         new = []
-        for future, worker, groups in futures:
+        for future, worker, groups, n_resident in futures:
             actor = self._made(future, worker)
             if actor._address != worker:
                 # Where it is now there may be as many rows as there is room for.
                 raise RuntimeError("a worker left before it had its rows")
-            new.append(_Holder(worker, tuple(groups), actor, future))
+            new.append(_Holder(worker, tuple(groups), n_resident, actor, future))
         self._holders = [*self._holders, *new]
         self._ask("load", new=new)
         now_s = time.monotonic()

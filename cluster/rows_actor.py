@@ -136,6 +136,11 @@ class RowsActor:
         self._resident = [group for groups in self._threads.map(self._load, runs) for group in groups]
 
     @_telling
+    def stop_streaming(self) -> None:
+        """Answer for the resident groups alone."""
+        self._streamed = []
+
+    @_telling
     def let_go(self) -> None:
         """Give back the memory of the resident tiles."""
         self._resident = []

@@ -31,6 +31,10 @@ class Supervision(Protocol):
         """Take in how many tasks could be done at the same time, if there were workers for them."""
         ...
 
+    def n_soon(self) -> int:
+        """Return how many workers there are, or will be in some seconds."""
+        ...
+
 
 class SupervisedClient(Client):
     """A client of a cluster whose workers somebody looks after."""

@@ -31,6 +31,8 @@ LOOK_S = 3.0
 _QUIET_LOOK_S = 10.0
 """The same while all wanted jobs run and nobody misses a worker: a batch of a dozen runs asks often enough."""
 _NOTICE_S = 0.2
+_SOON_S = 20.0
+"""A cluster with room starts a job in a shorter time."""
 _LONGEST_LOOK_S = 60.0
 _MAX_EARLY_ENDS = 5
 _LISTED_S = 15.0
@@ -141,6 +143,20 @@ class Supervisor:
         with self._lock:
             live = [seen.job for seen in self._seen.values() if seen.over_s is None]
         return sum(not job.is_pending and not job.is_suspended for job in live)
+
+    def n_soon(self) -> int:
+        """Return how many workers run, start, or may start at once: a job that waits for longer may do so for hours."""
+        now_s = time.time()
+        with self._lock:
+            live = [seen for seen in self._seen.values() if seen.over_s is None and not seen.by_us]
+            n_named = len(self._named)
+        n_seen = sum(
+            not seen.job.has_ended
+            and not seen.job.is_suspended
+            and (not seen.job.is_pending or now_s - seen.since_s < _SOON_S)
+            for seen in live
+        )
+        return (n_seen + n_named) * self._site.processes
 
     def want(self, n_task: int) -> None:
         """Say how many tasks could be done at the same time, if there were workers for them."""

@@ -17,6 +17,7 @@ from cluster.open import open_cluster
 from cluster.resident import ResidentRows
 from cluster.rows_actor import RowsActor
 from cluster.submit import run_tasks
+from cluster.workers import SupervisedClient
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
@@ -358,6 +359,55 @@ def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, tmp_pa
     loaded = [file.name for file in tmp_path.iterdir()]
     assert len(loaded) == 3
     assert all(name.startswith("0 there") for name in loaded)
+
+
+def test_a_worker_that_joins_takes_over_what_another_one_streams_and_nothing_else(small, groups, tmp_path):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as growing,
+        Client(growing) as client,
+    ):
+
+        def load(numbers):
+            (tmp_path / f"{time.monotonic_ns()}").write_text(" ".join(map(str, numbers)))
+            return groups(numbers)
+
+        room = int(np.cumsum(small.work)[1])
+        resident = ResidentRows(client, load, small.work, small.n_beamlet, room)
+        before = evaluated(resident, "expected", 0.0)
+        growing.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        assert evaluated(resident, "expected", 0.0) == before
+        assert [holder.groups for holder in resident._holders] == [(0, 1), (2, 3)]
+        assert not any(holder.streams for holder in resident._holders)
+        assert [file.read_text() for file in tmp_path.iterdir()] == ["2 3"]
+
+
+def test_workers_that_will_soon_be_there_are_waited_for_before_rows_are_shared_out(small, groups):
+    class Supervision:
+        def expects_workers(self):
+            growing.scale(2)
+            return "1 worker jobs are starting"
+
+        def want(self, n_task):
+            pass
+
+        def n_soon(self):
+            return 2
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+        ) as growing,
+        SupervisedClient(growing) as client,
+    ):
+        client.supervision = Supervision()
+        loaded = [small.rows.groups[n] for n in range(4)]
+        resident = ResidentRows(
+            client, lambda numbers: [loaded[n] for n in numbers], small.work, small.n_beamlet
+        )
+        assert len(resident._holders) == 2
 
 
 class Ends:

@@ -103,6 +103,37 @@ def test_a_job_that_ends_is_replaced_whatever_ended_it(night, state):
     assert night.slurm.live() == ["2", "3"]
 
 
+def test_workers_of_jobs_that_have_just_been_submitted_will_soon_be_there(tmp_path, monkeypatch):
+    night = Night(tmp_path, processes=2).begun()
+    assert night.supervisor.n_soon() == 4
+    night.slurm.change("1", state="CANCELLED")
+    night.look()
+    assert night.supervisor.n_soon() == 4  # submitted, and not yet in the list
+    night.look()
+    assert night.supervisor.n_soon() == 4
+    monkeypatch.setattr(supervisor, "_SOON_S", 0.0)
+    assert night.supervisor.n_soon() == 2  # it waits in the queue, perhaps for hours
+    night.slurm.begin("3")
+    night.look()
+    assert night.supervisor.n_soon() == 4
+
+
+def test_a_worker_that_is_missed_has_the_jobs_looked_at_soon(night, monkeypatch):
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.0)
+    monkeypatch.setattr(supervisor, "_QUIET_LOOK_S", 600.0)
+    night.look()
+    monkeypatch.setattr(supervisor, "_NOTICE_S", 0.01)
+    night.supervisor.start()
+    night.slurm.change("1", state="CANCELLED")
+    night.supervisor.expects_workers()
+    until_s = time.monotonic() + 60.0
+    while night.slurm.live() != ["2", "3"]:
+        assert time.monotonic() < until_s
+        night.supervisor.expects_workers()
+        time.sleep(0.01)
+    night.supervisor.close()
+
+
 def test_a_job_that_slurm_forgets_is_replaced(night):
     del night.slurm.jobs["1"]
     night.slurm.jobs["9"] = replace(night.slurm.jobs["2"], id="9", state="COMPLETED")
