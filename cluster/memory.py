@@ -35,6 +35,22 @@ _CGROUPS = (
 
 
 @dataclass(frozen=True)
+class Room:
+    """Bytes of tiles that a worker may keep.
+
+    Parameters
+    ----------
+    alone
+        If those are all that it answers for.
+    beside_streams
+        If it also loads others, group by group, for every answer.
+    """
+
+    alone: int
+    beside_streams: int
+
+
+@dataclass(frozen=True)
 class MemoryNeed:
     """Bytes that one worker needs at most.
 
@@ -53,8 +69,8 @@ class MemoryNeed:
     loading, evaluating
         What loading rows and evaluating them needs in addition.
     room
-        Bytes of tiles that a worker may keep; None for all. Where all fit it may keep more, because the rows of
-        workers that leave go to the others.
+        Tiles that a worker may keep; None for all. Where all fit it may keep more, because the rows of workers that
+        leave go to the others.
     """
 
     patient: int
@@ -64,7 +80,7 @@ class MemoryNeed:
     rows_of_group: int
     loading: int
     evaluating: int
-    room: int | None = None
+    room: Room | None = None
 
     @property
     def peak(self) -> int:
@@ -80,12 +96,14 @@ class MemoryNeed:
         ClusterError
             If it cannot, with the numbers.
         """
+        # A group that is streamed is loaded by each thread beside what is resident.
+        moving = self.rows_of_group * self.n_thread
+        free = limit - BASE_BYTES - self.patient
         if self.peak <= limit:
-            moving = self.rows_of_group * self.n_thread
             # What is needed beside the rows grows with them.
-            beside = max(self.loading, self.evaluating) / max(1, self.rows)
-            room = int((limit - BASE_BYTES - self.patient - moving) / (1.0 + beside))
-            return replace(self, room=max(self.rows, room))
+            share = 1.0 / (1.0 + max(self.loading, self.evaluating) / max(1, self.rows))
+            alone = max(self.rows, int(free * share))
+            return replace(self, room=Room(alone, max(0, int((free - moving) * share))))
         name, task = max(self.tasks.items(), key=lambda item: item[1])
         if BASE_BYTES + self.patient + task * self.n_thread > limit:
             raise ClusterError(
@@ -93,9 +111,8 @@ class MemoryNeed:
                 f"({gib(BASE_BYTES)} program, {gib(self.patient)} patient, {self.n_thread} × {gib(task)} task), and "
                 f"a worker may use {gib(limit)}; use fewer --workers or --threads, or coarser dose grids"
             )
-        # A group that is streamed is loaded by each thread beside what is resident.
-        moving = self.rows_of_group * self.n_thread
-        room = limit - BASE_BYTES - self.patient - max(self.loading, self.evaluating) - moving
+        alone = free - max(self.loading, self.evaluating)
+        room = alone - moving
         if room < 0:
             raise ClusterError(
                 f"the optimisation needs {gib(limit - room)} of memory in each worker, even if it streams its tiles "
@@ -103,7 +120,7 @@ class MemoryNeed:
                 f"{gib(max(self.loading, self.evaluating))} doses and loading), and a worker may use {gib(limit)}; "
                 "use fewer --workers or --threads, a coarser grid_mm, or a smaller lateral_cutoff_mm"
             )
-        return replace(self, rows=room, evaluating=self.evaluating + moving, room=room)
+        return replace(self, rows=room, evaluating=self.evaluating + moving, room=Room(alone, room))
 
 
 def worker_limit(client: "Client | None", n_worker: int, given: int | None) -> int:

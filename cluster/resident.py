@@ -20,6 +20,7 @@ from distributed import CancelledError, Client, KilledWorker
 
 from cluster.ends import Cause, Ends, WorkerEnd
 from cluster.losses import LESS_MEMORY, MAX_LEFT, WHY_S, memory_words
+from cluster.memory import Room
 from cluster.rows_actor import GroupLoader, RowsActor, _WorkError
 from cluster.workers import (
     TAKING,
@@ -84,7 +85,7 @@ class ResidentRows:
     n_beamlet
         Beamlets of all beams.
     room
-        Bytes of tiles that each worker may keep; None for all.
+        Tiles that each worker may keep; None for all.
     ends
         Who knows why workers ended; None if nobody does.
     """
@@ -95,7 +96,7 @@ class ResidentRows:
         load: GroupLoader,
         n_bytes: I64,
         n_beamlet: int,
-        room: int | None = None,
+        room: Room | None = None,
         ends: Ends | None = None,
     ) -> None:
         self.n_beamlet = n_beamlet
@@ -326,9 +327,10 @@ class ResidentRows:
 
     def _n_resident(self, groups: Sequence[int]) -> int:
         """Return how many of a worker's groups, from the first, it has room for."""
-        if self._room is None:
+        n_bytes = np.cumsum(self._n_bytes[list(groups)])
+        if self._room is None or n_bytes[-1] <= self._room.alone:
             return len(groups)
-        return int(np.searchsorted(np.cumsum(self._n_bytes[list(groups)]), self._room, side="right"))
+        return int(np.searchsorted(n_bytes, self._room.beside_streams, side="right"))
 
     def _made(self, future: Any, worker: str) -> Any:
         """Return an actor when it is there, looking now and then whether its worker is left.

@@ -213,6 +213,8 @@ class Run:
     def workers(self) -> tuple[int, int, int]:
         """Return the number of workers, the most threads of one, and the bytes of memory that each may use.
 
+        Where jobs are submitted for them it is at least as many as will usually be there: one may be just starting.
+
         Raises
         ------
         ClusterError
@@ -226,11 +228,16 @@ class Run:
         if where.cluster == "local":
             n_worker = where.n_worker or len(os.sched_getaffinity(0))
             return n_worker, where.n_thread, worker_limit(None, n_worker, given)
-        threads = known_workers(self.client)
+        threads, n_usual = known_workers(self.client), 0
         if self._cluster is not None and self._cluster.slurm is not None:
-            planned = self._cluster.slurm.site.planned_bytes
+            site = self._cluster.slurm.site
+            planned, n_usual = site.planned_bytes, site.n_job_min * site.processes
             given = planned if given is None else min(given, planned)
-        return len(threads), max(threads.values()), worker_limit(self.client, len(threads), given)
+        return (
+            max(len(threads), n_usual),
+            max(threads.values()),
+            worker_limit(self.client, len(threads), given),
+        )
 
     def tell_peak(self) -> None:
         """Say what memory workers have used at most, if any have computed."""

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 import cluster.resident
 import cluster.workers
 from cluster.ends import WorkerEnd
+from cluster.memory import Room
 from cluster.open import open_cluster
 from cluster.resident import ResidentRows
 from cluster.rows_actor import RowsActor
@@ -119,7 +120,9 @@ def test_one_process_one_worker_two_threads_and_two_workers_give_the_same_bits(
 @pytest.mark.parametrize("workers", ["single_client", "threaded_client"])
 def test_groups_that_are_streamed_give_the_same_bits(small, groups, n_kept, workers, request):
     room = int(np.cumsum(small.work)[n_kept - 1]) if n_kept else 0
-    resident = ResidentRows(request.getfixturevalue(workers), groups, small.work, small.n_beamlet, room)
+    resident = ResidentRows(
+        request.getfixturevalue(workers), groups, small.work, small.n_beamlet, Room(room, room)
+    )
     for form, temperature in FORMS:
         assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
     kept = small.rows.groups[:n_kept]
@@ -145,7 +148,7 @@ def test_evaluations_and_hessian_products_of_many_sums_have_the_same_bits_even_i
 ):
     weight, direction = np.random.default_rng(82).uniform(0.0, 3.0, (2, small.n_beamlet))
     room = int(np.cumsum(small.work)[n_kept - 1])
-    resident = ResidentRows(client, groups, small.work, small.n_beamlet, room)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet, Room(room, room))
     for form, temperature in FORMS:
         here, there = (
             Problem(rows, [*TERMS, *MANY_SUMS], form, PROBABILITY) for rows in (small.rows, resident)
@@ -372,7 +375,7 @@ def test_a_worker_that_joins_takes_over_what_another_one_streams_and_nothing_els
             return groups(numbers)
 
         room = int(np.cumsum(small.work)[1])
-        resident = ResidentRows(client, load, small.work, small.n_beamlet, room)
+        resident = ResidentRows(client, load, small.work, small.n_beamlet, Room(room, room))
         before = evaluated(resident, "expected", 0.0)
         growing.scale(2)
         client.wait_for_workers(2, timeout=60)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.memory import BASE_BYTES, MemoryNeed, free_bytes, worker_limit
+from cluster.memory import BASE_BYTES, MemoryNeed, Room, free_bytes, worker_limit
 from engine.errors import ClusterError
 
 MIB = 1 << 20
@@ -25,22 +25,34 @@ def test_the_peak_is_the_larger_of_tasks_and_rows():
 
 def test_what_fits_stays():
     fitting = NEED.streaming(NEED.peak)
-    assert (fitting.rows, fitting.room, fitting.peak) == (NEED.rows, NEED.rows, NEED.peak)
+    assert (fitting.rows, fitting.peak) == (NEED.rows, NEED.peak)
+    assert fitting.room is not None
+    assert fitting.room.alone == NEED.rows
+
+
+def test_beside_groups_that_are_streamed_a_worker_keeps_less():
+    room = NEED.streaming(NEED.peak).room
+    assert room is not None
+    # Each of two threads may be loading a group, and what is needed beside rows is 60 parts in 1000 of them.
+    assert NEED.rows - room.beside_streams == pytest.approx(2 * 100 * MIB / 1.06, rel=1e-6)
 
 
 def test_where_there_is_room_a_worker_may_keep_the_rows_of_one_that_leaves():
-    limit = BASE_BYTES + (10 + 2 * (1000 + 60) + 2 * 100) * MIB
-    room = NEED.streaming(limit).room
+    limit = BASE_BYTES + (10 + 2 * (1000 + 60)) * MIB
+    room, less = NEED.streaming(limit).room, NEED.streaming(limit - 500 * MIB).room
     assert room is not None
-    assert room == pytest.approx(2 * NEED.rows, rel=1e-6)
-    assert NEED.streaming(limit - 500 * MIB).room < room
+    assert less is not None
+    assert room.alone == pytest.approx(2 * NEED.rows, rel=1e-6)
+    assert less.alone < room.alone
 
 
 def test_rows_that_do_not_fit_are_streamed_below_the_limit():
     limit = NEED.peak - 300 * MIB
     streamed = NEED.streaming(limit)
     # Each of two threads may be loading a group beside what stays.
-    assert streamed.room == streamed.rows == (1000 - 300 - 2 * 100) * MIB
+    assert streamed.rows == (1000 - 300 - 2 * 100) * MIB
+    # One that has fewer groups, as others came, streams none.
+    assert streamed.room == Room((1000 - 300) * MIB, streamed.rows)
     assert streamed.peak <= limit
 
 
