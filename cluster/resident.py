@@ -26,6 +26,7 @@ from cluster.workers import (
     TAKING,
     SupervisedClient,
     known_workers,
+    listed_workers,
     lost_scheduler_told,
     require_scheduler,
     want,
@@ -65,11 +66,6 @@ class _Holder:
     actor: Any
     future: Any
 
-    @property
-    def streams(self) -> bool:
-        """Whether it loads some for every answer."""
-        return self.n_resident < len(self.groups)
-
 
 class ResidentRows:
     """All groups, shared out over the workers of a cluster.
@@ -103,6 +99,7 @@ class ResidentRows:
         self._ends = ends
         self._client, self._load, self._n_bytes, self._room = client, load, n_bytes, room
         self._holders: list[_Holder] = []
+        self._dropped: list[_Holder] = []
         self._addresses: list[str] = []
         self._n_worker, self._spread_s = 0, 0.0
         # Solves side by side ask for their CPU seconds each by itself: one rebuild at a time.
@@ -111,11 +108,9 @@ class ResidentRows:
 
     def close(self) -> None:
         """Let go of the actors and their memory."""
-        holders, self._holders = self._holders, []
-        for holder in holders:
-            # An actor that is no longer wanted has its tiles until its worker hears of it: too long for new ones.
-            with suppress(*_LOST):
-                holder.actor.let_go().result(timeout=_LET_GO_S)
+        self._dropped += self._holders
+        self._holders = []
+        self._free_memory()
 
     def resident_bytes(self) -> int:
         """Return the bytes of all resident tiles."""
@@ -123,7 +118,17 @@ class ResidentRows:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that the actors spent on evaluations; those of lost workers are not known."""
-        return float(sum(self._persist(lambda: self._ask("cpu_s"))))
+        with self._lock, lost_scheduler_told(self._client):
+            while True:
+                # Nothing is loaded anew for this: another solve may be between its sums and its gradients.
+                try:
+                    return float(sum(self._ask("cpu_s")))
+                except _WorkError as failed:
+                    raise failed.error from None
+                except _LOST as error:
+                    if isinstance(error, NightbeamError):
+                        raise
+                    require_scheduler(self._client, error)
 
     def sums(self, questions: Sequence[Question]) -> list[list[F64]]:
         """Return `GroupEvaluator.sums` of every group, in group order."""
@@ -188,7 +193,22 @@ class ResidentRows:
             if isinstance(error, NightbeamError):
                 raise
             lost.append(error)
+            self._dropped.append(holder)
             self._holders = [other for other in self._holders if other is not holder]
+
+    def _free_memory(self) -> None:
+        """Have actors that are not wanted any more give back their tiles.
+
+        Otherwise they have them until their workers hear of it, which is too late for those that come in their place.
+        """
+        dropped, self._dropped = self._dropped, []
+        asked, until_s = [], time.monotonic() + _LET_GO_S
+        for holder in dropped:
+            with suppress(*_LOST):
+                asked.append(holder.actor.let_go())
+        for answer in asked:
+            with suppress(*_LOST):
+                answer.result(timeout=max(0.0, until_s - time.monotonic()))
 
     def _persist(self, ask: Callable[[], T], after_loss: Callable[[], Any] = lambda: None) -> T:
         n_lost: Counter[Cause] = Counter()
@@ -259,23 +279,37 @@ class ResidentRows:
     def _spread(self) -> None:
         """Take rows from holders if workers without any have come, and their help is worth loading the rows anew.
 
-        What is streamed is loaded anew in every answer anyway; the rest only after there have been more workers for
-        long enough.
+        What is streamed is loaded anew for every answer anyway, and goes to newcomers at once if it fits there.
+        Everything is shared out anew only after there have been more workers for long enough.
         """
-        streams = any(holder.streams for holder in self._holders)
-        now_s = time.monotonic()
-        if now_s < self._spread_s and not streams:
+        is_due = time.monotonic() > self._spread_s
+        streamed = [group for holder in self._holders for group in holder.groups[holder.n_resident :]]
+        if not (is_due or streamed):
             return
-        n_worker = min(len(known_workers(self._client, states=TAKING)), self._n_bytes.size)
-        if n_worker <= self._n_worker:
-            self._spread_s = max(self._spread_s, now_s + _SPREAD_S)
-        elif streams:
-            self._ask("stop_streaming")
+        workers = listed_workers(self._client, TAKING)
+        if min(len(workers), self._n_bytes.size) <= self._n_worker:
+            if is_due:
+                self._spread_s = time.monotonic() + _SPREAD_S
+        elif streamed and self._fit(
+            streamed, len(set(workers) - {holder.worker for holder in self._holders})
+        ):
+            # First, so that the rest is right if one is found lost.
             self._holders = [
-                replace(holder, groups=holder.groups[: holder.n_resident]) for holder in self._holders
+                replace(holder, groups=holder.groups[: holder.n_resident])
+                for holder in self._holders
+                if holder.n_resident
             ]
-        else:
+            self._ask("stop_streaming")
+        elif is_due:
             self.close()
+
+    def _fit(self, groups: Sequence[int], n_worker: int) -> bool:
+        """Return whether so many workers without any rows could keep some groups."""
+        if not n_worker:
+            return False
+        n_bytes = self._n_bytes[sorted(groups)]
+        shares = np.bincount(owners(n_bytes, n_worker), n_bytes, minlength=n_worker)
+        return self._room is None or bool(shares.max() <= self._room.alone)
 
     def _build(self) -> None:
         """Give the groups that nobody has to workers without any; if there are none, share everything out anew."""
@@ -287,12 +321,16 @@ class ResidentRows:
             n_worker, wait_s = max(n_worker, self._client.supervision.n_soon()), _JOB_COMES_BACK_S
         n_worker = min(n_worker, self._n_bytes.size)
         workers = list(known_workers(self._client, n_worker, wait_s, TAKING))
-        self._n_worker, self._addresses = len(workers), workers
-        self._holders = [holder for holder in self._holders if holder.worker in workers]
+        # One that takes nothing any more still answers for what it has.
+        there = {*workers, *listed_workers(self._client)}
+        self._n_worker, self._addresses = len(workers), sorted(there)
+        self._holders = [holder for holder in self._holders if holder.worker in there]
+        self._dropped = [holder for holder in self._dropped if holder.worker in there]
         free = [worker for worker in workers if worker not in {holder.worker for holder in self._holders}]
         if not free:
             self.close()
             free = workers
+        self._free_memory()
         orphans = np.array(self._orphans())
         owner = owners(self._n_bytes[orphans], len(free))
         futures: list[tuple[Any, str, list[int], int]] = []
@@ -307,7 +345,7 @@ class ResidentRows:
                     n_resident,
                     actor=True,
                     workers=[worker],
-                    # The worker may have left since it was listed: better elsewhere than never.
+                    # The worker may have left since it was listed: elsewhere it shows at once.
                     allow_other_workers=True,
                     pure=False,
                     retries=0,
@@ -321,6 +359,12 @@ class ResidentRows:
                 raise RuntimeError("a worker left before it had its rows")
             new.append(_Holder(worker, tuple(groups), n_resident, actor, future))
         self._holders = [*self._holders, *new]
+        n_streamed = sum(len(holder.groups) - holder.n_resident for holder in self._holders)
+        if n_streamed:
+            _LOG.warning(
+                "%d of %d groups of tiles do not fit into the workers that are there, and are loaded for every answer",
+                n_streamed, self._n_bytes.size,
+            )  # fmt: skip
         self._ask("load", new=new)
         now_s = time.monotonic()
         self._spread_s = now_s + max(_SPREAD_S, _SPREAD_LOADS * (now_s - begin_s))

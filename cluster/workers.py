@@ -99,11 +99,7 @@ def known_workers(
     """
     begin_s = time.monotonic()
     while True:
-        workers = {
-            address: int(told["nthreads"])
-            for address, told in _ask_scheduler(client).items()
-            if told["status"] in states
-        }
+        workers = listed_workers(client, states)
         waited_s = time.monotonic() - begin_s
         if len(workers) >= max(1, n_wanted) or (workers and waited_s > (wait_s or 0.0)):
             return dict(sorted(workers.items()))
@@ -121,6 +117,21 @@ def known_workers(
                 "up); look at their logs, start some, and start again: what is finished is kept"
             )
         time.sleep(0.1)
+
+
+def listed_workers(client: Client, states: frozenset[str] = _THERE) -> dict[str, int]:
+    """Return address and number of threads of the workers that there are now, in some states; perhaps none.
+
+    Raises
+    ------
+    SchedulerLostError
+        If the scheduler is gone.
+    """
+    return {
+        address: int(told["nthreads"])
+        for address, told in _ask_scheduler(client).items()
+        if told["status"] in states
+    }
 
 
 def working_on(client: Client) -> dict[str, str]:

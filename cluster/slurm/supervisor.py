@@ -92,7 +92,7 @@ class Supervisor:
         self._n_early = 0
         self._n_taken = 0
         self._away_s = LOOK_S
-        self._is_away = False
+        self._is_away = self._all_run = False
         self._look_first = False
         self._not_before_s = 0.0
         self._told: dict[str, float] = {}
@@ -151,12 +151,12 @@ class Supervisor:
             live = [seen for seen in self._seen.values() if seen.over_s is None and not seen.by_us]
             n_named = len(self._named)
         n_seen = sum(
-            not seen.job.has_ended
+            not self._expires(seen.job)
             and not seen.job.is_suspended
             and (not seen.job.is_pending or now_s - seen.since_s < _SOON_S)
             for seen in live
         )
-        return (n_seen + n_named) * self._site.processes
+        return min(n_seen + n_named, self._n_wanted) * self._site.processes
 
     def want(self, n_task: int) -> None:
         """Say how many tasks could be done at the same time, if there were workers for them."""
@@ -269,7 +269,7 @@ class Supervisor:
         begin_s = time.monotonic()
         while not self._ended.wait(_NOTICE_S):
             rested_s = time.monotonic() - begin_s
-            is_missed = self._away_s == _QUIET_LOOK_S and self._missed.is_set()
+            is_missed = self._all_run and self._missed.is_set()
             if rested_s > (LOOK_S if is_missed else self._away_s):
                 break
         self._missed.clear()
@@ -309,13 +309,14 @@ class Supervisor:
             self._send_away(staying, n_coming - self._n_wanted)
         self._tell_waiting(now_s)
         self._tell_suspended(now_s)
-        if n_coming == self._n_wanted == self.n_running():
+        self._all_run = n_coming == self._n_wanted == self.n_running()
+        if self._all_run:
             self._away_s = _QUIET_LOOK_S
 
     def _wait_for_slurm(self, error: SlurmAwayError) -> None:
         if not self._is_away:
             self._say(f"{error}; worker jobs that run go on, asking again until it answers")
-        self._is_away = True
+        self._is_away, self._all_run = True, False
         self._away_s = min(2.0 * self._away_s, _LONGEST_LOOK_S)
 
     def _note(self, listing: list[Job]) -> None:

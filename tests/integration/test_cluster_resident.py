@@ -1,6 +1,5 @@
 """Rows that live on workers: the same bits as in one process, whatever happens to the workers."""
 
-import gc
 import os
 import signal
 import threading
@@ -18,51 +17,25 @@ from cluster.open import open_cluster
 from cluster.resident import ResidentRows
 from cluster.rows_actor import RowsActor
 from cluster.submit import run_tasks
-from cluster.workers import SupervisedClient
 from engine.errors import ClusterError, DamagedObjectError
-from engine.geometry.bricks import BrickLayout
-from engine.model.grid import Grid
-from engine.optimise.functions import Geud, MeanDose, SmoothMaximum, SquaredDeviation, UpperMeanTail
+from engine.optimise.functions import SmoothMaximum, UpperMeanTail
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
 from engine.optimise.solver import SolverOptions, solve
-from flows.work.rows import REGIONS, StoredGroups, StoredTiles
-from storage.influence import KIND, write_tiles
+from storage.influence import KIND
 from storage.store import Store
-from tests.dense_tiles import small_problem
+from tests.integration.rows_on_workers import (
+    FORMS,
+    PROBABILITY,
+    TERMS,
+    bits,
+    evaluated,
+    kill_one_worker,
+    wait_until_all_run,
+)  # fmt: skip
 
 pytestmark = pytest.mark.cluster
-
-EDGE, N_BRICK = 4, 8
-PROBABILITY = np.array([0.5, 0.3, 0.2])
-FORMS = [("nominal", 0.0), ("expected", 0.0), ("composite_worst_case", 0.5), ("voxel_worst_case", 0.1)]
-TERMS = [
-    Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
-    Term("eud", 1, Geud(a=6.0, limit="upper", dose_gy=2.0), 1.0),
-    Term("mean", 1, MeanDose(), 0.3, robust=False),
-]
-
-
-@pytest.fixture(scope="module")
-def small():
-    return small_problem(seed=9, n_group=4, block_sizes=(5, 7, 3), n_brick=N_BRICK)
-
-
-@pytest.fixture(scope="module")
-def groups(small, tmp_path_factory):
-    """Return the loader that studies use, for a store with the tiles of the small problem."""
-    store = Store(tmp_path_factory.mktemp("resident") / "store")
-    scenarios = []
-    for s, columns in enumerate(small.columns):
-        for b, (_, column) in enumerate(columns):
-            write_tiles(store, f"{s:016x}{b:016x}", column, {})
-        blocks = tuple((first, f"{s:016x}{b:016x}") for b, (first, _) in enumerate(columns))
-        scenarios.append(StoredTiles(blocks))
-    store.write_arrays(REGIONS, "ab" * 16, {f"share_{n}": share for n, share in enumerate(small.shares)}, {})
-    layout = BrickLayout(Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (EDGE, EDGE, EDGE * N_BRICK)), EDGE)
-    assert (layout.n_brick, layout.brick_size) == (N_BRICK, small.brick_size)
-    return StoredGroups(store.folder, layout, small.bricks, tuple(scenarios), "ab" * 16)
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +54,6 @@ def single_client():
 def threaded_client():
     with open_cluster("local", 1, 2) as client:
         yield client
-
-
-def bits(evaluation):
-    return (
-        evaluation.value,
-        evaluation.exact,
-        evaluation.gradient.tobytes(),
-        evaluation.term_values.tobytes(),
-    )
-
-
-def evaluated(rows, form, temperature):
-    weight = np.random.default_rng(81).uniform(0.0, 3.0, rows.n_beamlet)
-    return bits(Problem(rows, TERMS, form, PROBABILITY).evaluate(weight, temperature))
 
 
 def test_stored_groups_are_the_groups_in_memory(small, groups):
@@ -169,16 +128,6 @@ def test_evaluations_and_hessian_products_of_many_sums_have_the_same_bits_even_i
     ):
         assert part.tobytes() == expected.tobytes()
     resident.close()
-
-
-def wait_until_all_run(client, n_worker=2):
-    client.wait_for_workers(n_worker, timeout=60)
-
-
-def kill_one_worker(client, n_worker=2):
-    wait_until_all_run(client, n_worker)
-    pids = client.run(os.getpid)
-    os.kill(pids[sorted(pids)[0]], signal.SIGKILL)
 
 
 def test_a_worker_killed_between_evaluations_changes_nothing(small, groups, client):
@@ -335,82 +284,20 @@ def test_workers_that_always_die_end_the_run(small, groups, client, monkeypatch)
         evaluated(resident, "expected", 0.0)
 
 
-def test_rows_are_shared_out_anew_when_a_worker_has_joined(small, groups, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster.resident, "_SPREAD_S", 0.0)
-    monkeypatch.setattr(cluster.resident, "_SPREAD_LOADS", 0)
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as growing,
-        Client(growing) as client,
+def test_to_ask_for_cpu_seconds_between_sums_and_gradients_does_no_harm(small, groups, client):
+    wait_until_all_run(client)
+    question = Question(np.ones(small.n_beamlet), tuple(TERMS), 3)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    ((totals,), *_) = resident.sums([question])
+    slopes = np.ones(totals.shape)
+    kill_one_worker(client)
+    assert resident.cpu_s() >= 0.0
+    rows = small.rows
+    rows.sums([question])
+    for (part,), (expected,) in zip(
+        resident.gradients([question], [slopes]), rows.gradients([question], [slopes]), strict=True
     ):
-
-        def load(numbers):
-            # In the worker's process: how many are there already.
-            n_there = sum(isinstance(thing, GroupEvaluator) for thing in gc.get_objects())
-            (tmp_path / f"{n_there} there, {numbers[0]} comes, {time.monotonic_ns()}").touch()
-            return groups(numbers)
-
-        resident = ResidentRows(client, load, small.work, small.n_beamlet)
-        before = evaluated(resident, "expected", 0.0)
-        assert len(resident._holders) == 1
-        late = list(resident._holders)  # whose release reaches the worker late
-        growing.scale(2)
-        client.wait_for_workers(2, timeout=60)
-        assert evaluated(resident, "expected", 0.0) == before
-        assert len(resident._holders) == 2
-        del late
-    # Nobody has old rows beside new ones.
-    loaded = [file.name for file in tmp_path.iterdir()]
-    assert len(loaded) == 3
-    assert all(name.startswith("0 there") for name in loaded)
-
-
-def test_a_worker_that_joins_takes_over_what_another_one_streams_and_nothing_else(small, groups, tmp_path):
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as growing,
-        Client(growing) as client,
-    ):
-
-        def load(numbers):
-            (tmp_path / f"{time.monotonic_ns()}").write_text(" ".join(map(str, numbers)))
-            return groups(numbers)
-
-        room = int(np.cumsum(small.work)[1])
-        resident = ResidentRows(client, load, small.work, small.n_beamlet, Room(room, room))
-        before = evaluated(resident, "expected", 0.0)
-        growing.scale(2)
-        client.wait_for_workers(2, timeout=60)
-        for file in tmp_path.iterdir():
-            file.unlink()
-        assert evaluated(resident, "expected", 0.0) == before
-        assert [holder.groups for holder in resident._holders] == [(0, 1), (2, 3)]
-        assert not any(holder.streams for holder in resident._holders)
-        assert [file.read_text() for file in tmp_path.iterdir()] == ["2 3"]
-
-
-def test_workers_that_will_soon_be_there_are_waited_for_before_rows_are_shared_out(small, groups):
-    class Supervision:
-        def expects_workers(self):
-            growing.scale(2)
-            return "1 worker jobs are starting"
-
-        def want(self, n_task):
-            pass
-
-        def n_soon(self):
-            return 2
-
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
-        ) as growing,
-        SupervisedClient(growing) as client,
-    ):
-        client.supervision = Supervision()
-        loaded = [small.rows.groups[n] for n in range(4)]
-        resident = ResidentRows(
-            client, lambda numbers: [loaded[n] for n in numbers], small.work, small.n_beamlet
-        )
-        assert len(resident._holders) == 2
+        assert part.tobytes() == expected.tobytes()
 
 
 class Ends:
