@@ -13,6 +13,7 @@ from engine.model.case import Case, PatientPosition
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
+from engine.optimise.robust import in_words, over_scenarios
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -173,7 +174,7 @@ def plan_summary(
         indices=nominal.indices,
         robustness=(
             RobustnessSummary(
-                method=f"Optimised for: {robust.replace('_', ' ')}.",
+                method=f"Optimised for {in_words(robust, study.optimisation.part)}.",
                 set_kind=judgement.set_kind,
                 rows=judgement.robustness,
             )
@@ -242,7 +243,7 @@ def case_summary(study: Study, reference: CaseRef) -> CaseSummary:
 
 def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> ConvergenceSummary:
     """Describe how the solver got to its end; the terms add up to the objective."""
-    of_state = state_weights(study, scenarios, solve)
+    of_states = state_weights(study, scenarios, solve)
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
@@ -258,7 +259,7 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
                 value=float((of_state * values).sum()),
                 unit=term.function.unit,
             )
-            for term, values in zip(solve.terms, solve.result.term_values, strict=True)
+            for term, of_state, values in zip(solve.terms, of_states, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
         certificate=certificate_summary(solve.certificate),
@@ -277,17 +278,14 @@ def certificate_summary(certificate: Certificate) -> CertificateSummary:
 
 
 def state_weights(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> F64:
-    """Return how much each state of the term values counts in the objective, shape (n_state,)."""
+    """Return how much each state of each term counts in the exact objective, shape (n_term, n_state)."""
     values = solve.result.term_values
     if values.shape[1] == 1:
-        return np.ones(1)
-    if study.optimisation.robust == "expected":
-        return np.array([scenario.probability for scenario in scenarios])
-    # Composite worst case: the scenario that is worst as a whole.
-    weighted = np.array([term.weight for term in solve.terms]) @ values
-    chosen = np.zeros(weighted.size)
-    chosen[int(weighted.argmax())] = 1.0
-    return chosen
+        return np.ones_like(values)
+    weighted = values * np.array([term.weight for term in solve.terms])[:, None]
+    probability = np.array([scenario.probability for scenario in scenarios])
+    wanted = study.optimisation
+    return over_scenarios(wanted.robust, weighted, probability, wanted.part, 0.0).derivative
 
 
 def provenance_summary(

@@ -94,7 +94,9 @@ def over_scenarios(
     elif form == "composite_worst_case":
         judged = worst(total, probability, temperature)
     elif part is None:
-        raise OptimisationError(f"robust form '{form}' needs the part of the probability that counts as worst")
+        raise OptimisationError(
+            f"robust form '{form}' needs the part of the probability that counts as worst"
+        )
     elif form == "cvar":
         judged = worst_part(total, probability, part, temperature)
     elif form == "soft_worst_case":

@@ -10,7 +10,7 @@ from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
-from engine.optimise.robust import Form
+from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
@@ -18,6 +18,7 @@ from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec
 from engine.spec.structures import check_order
 from engine.structures.recipes import Recipe
+from engine.units import PERCENT
 
 LARGEST_SHIFT_MM = 200.0
 
@@ -149,6 +150,11 @@ class ScenariosSpec(Spec):
         self.scenarios()
         return self
 
+    @property
+    def only_samples(self) -> bool:
+        """Whether all but the nominal scenario are random draws, rather than chosen."""
+        return self.setup == "random" and not self.density_factors
+
     def scenarios(self) -> tuple[Scenario, ...]:
         """Return the scenarios, the nominal one first."""
         shift = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,) * 3
@@ -161,7 +167,21 @@ class ScenariosSpec(Spec):
 class OptimisationSpec(Spec):
     """How to optimise."""
 
-    robust: Form = "nominal"
+    robust: Form = Field(
+        "nominal",
+        description="what is made small: the nominal objective; over scenarios its expected value; its worst scenario "
+        "(composite); each objective in its own worst scenario; the extreme doses of each voxel; the mean of the worst "
+        "part (cvar); the mean if probabilities are wrong (soft); a percentile",
+    )
+    worst_percent: float | None = Field(
+        None,
+        gt=0.0,
+        le=100.0,
+        description="cvar: mean of the objective over this worst part of the probability (100 is the expected value, "
+        "that of one scenario or less the worst case). soft_worst_case: the same for wrong probabilities, as wrong at "
+        "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
+        "(10 is the 90th percentile)",
+    )
     max_evaluations: int = Field(500, ge=10, le=100_000)
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
     gap: float = Field(
@@ -173,6 +193,32 @@ class OptimisationSpec(Spec):
         le=100_000,
         description="further evaluations that the certified gap may take, besides one for each cap",
     )
+
+    @field_validator("worst_percent")
+    @classmethod
+    def _of_a_part(cls, worst_percent: float | None, info: ValidationInfo) -> float | None:
+        robust = info.data.get("robust")  # absent if it is itself a mistake
+        if worst_percent is not None and robust is not None and robust not in FORMS_OF_A_PART:
+            raise ValueError(
+                f"is for robust = {', '.join(map(repr, FORMS_OF_A_PART))} alone (robust is '{robust}'); leave it out"
+            )
+        if worst_percent == 100.0 and robust == "percentile":
+            raise ValueError("100 % exceed no percentile; give less, such as 10 for the 90th percentile")
+        return worst_percent
+
+    @model_validator(mode="after")
+    def _part_is_given(self) -> Self:
+        if self.robust in FORMS_OF_A_PART and self.worst_percent is None:
+            raise ValueError(
+                f"robust = '{self.robust}' needs worst_percent, the part of the probability that counts as worst "
+                "(such as 10)"
+            )
+        return self
+
+    @property
+    def part(self) -> float | None:
+        """The part of the probability that counts as worst."""
+        return None if self.worst_percent is None else self.worst_percent / PERCENT
 
 
 class ObjectiveSpec(Spec):
@@ -283,6 +329,11 @@ class Study(Spec):
         if self.optimisation.robust != "nominal" and n_scenario < 2:
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
+            )
+        if self.optimisation.robust == "percentile" and not self.scenarios.only_samples:
+            raise ValueError(
+                "optimisation.robust = 'percentile' needs scenarios.setup = 'random' without density_factors: chosen "
+                "scenarios are no samples and have no percentiles; use 'cvar' for them"
             )
         if self.optimisation.robust == "voxel_worst_case":
             for number, objective in enumerate(self.objectives):

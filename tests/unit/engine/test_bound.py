@@ -150,7 +150,7 @@ def test_every_form_ends_with_a_gap_below_its_aim(form):
     assert "no weights give an objective below" in certificate.text
 
 
-@pytest.mark.parametrize("form", ["composite_worst_case", "voxel_worst_case"])
+@pytest.mark.parametrize("form", FORMS[2:])
 def test_the_bound_of_a_worst_case_is_near_the_least_of_all_pairs_of_weights(form):
     small = small_problem(seed=4, block_sizes=(1, 1), n_brick=2)
     problem = Problem(small.rows, TERMS, form, PROBABILITY, PARTS.get(form))
@@ -298,6 +298,17 @@ def test_a_function_whose_planes_need_not_lie_below_it_has_no_certificate(functi
     assert certificate.text.startswith("stationary, no certificate (")
     assert why in certificate.text
     assert certificate.text.endswith(": Core: wild)")
+
+
+def test_a_percentile_over_scenarios_is_lower_than_that_of_other_plans_and_has_no_certificate():
+    small = small_problem(seed=6, block_sizes=(6, 6))
+    problem = Problem(small.rows, TERMS, "percentile", PROBABILITY, PARTS["percentile"])
+    result, certificate = plan_and_certify(problem, SolverOptions(200, 1e-8))
+    for form in ("expected", "composite_worst_case"):
+        other, _ = plan_and_certify(Problem(small.rows, TERMS, form, PROBABILITY), SolverOptions(200, 1e-8))
+        assert result.value < problem.evaluate(other.weight, 0.0).value
+    assert certificate.lower_bound is None
+    assert certificate.text.endswith("no certificate (not convex: a percentile over scenarios)")
 
 
 def test_no_mean_dose_follows_from_a_projected_dose_or_from_doses_of_each_voxels_own():

@@ -261,9 +261,7 @@ class HeldApart:
 
     def __getattr__(self, name):
         def ask(*asked):
-            answers = {
-                holder: iter(getattr(rows, name)(*asked)) for holder, rows in self._holders.items()
-            }
+            answers = {holder: iter(getattr(rows, name)(*asked)) for holder, rows in self._holders.items()}
             return [next(answers[holder]) for holder in self._held_by]
 
         return ask
