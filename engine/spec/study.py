@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from engine.errors import OptimisationError, printable
+from engine.errors import OptimisationError, StudyError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
@@ -14,9 +14,11 @@ from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
+from engine.spec.expansion import Expanded, expand
 from engine.spec.prescription import PrescriptionSpec
-from engine.spec.reading import read_spec
+from engine.spec.reading import read_spec, where
 from engine.spec.structures import check_order
+from engine.spec.templates import Aim, RemainingVolume, Rings, Template, TemplateError
 from engine.structures.recipes import Recipe
 from engine.units import PERCENT
 
@@ -304,8 +306,13 @@ class Study(Spec):
     scenarios: ScenariosSpec = ScenariosSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
+    templates: tuple[Template, ...] = Field(
+        (), description="stand for structures and objectives: `nightbeam check STUDY` lists what they come to"
+    )
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
+
+    _expanded: tuple[Expanded, ...] = PrivateAttr(())
 
     @field_validator("structures")
     @classmethod
@@ -341,10 +348,43 @@ class Study(Spec):
                     _require_sides(number, objective)
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
+            used |= {t.criterion for t in self.templates if isinstance(t, Rings | RemainingVolume)}
             missing = [name for name in self.pareto.criteria if name not in used]
             if missing:
                 raise ValueError(f"pareto.criteria names {missing}, but no objective has that criterion")
         return self
+
+    @property
+    def from_templates(self) -> tuple[Expanded, ...]:
+        """What the templates came to, if they were expanded."""
+        return self._expanded
+
+    def with_templates_expanded(self) -> Self:
+        """Return the study with the structures and objectives that its templates stand for, and no templates.
+
+        Raises
+        ------
+        TemplateError, ValueError
+            If a template does not fit, or makes a structure whose name is taken.
+        """
+        if not self.templates:
+            return self
+        whole = self.prescription.target
+        aim = Aim((whole, *self.beams.also_cover), self.prescription.dose_gy)
+        expansion = expand(self.templates, aim, self.objectives, ObjectiveSpec.model_validate)
+        changes: dict[str, Any] = {
+            "structures": (*self.structures, *expansion.structures),
+            "objectives": expansion.objectives,
+            "templates": (),
+        }
+        if expansion.target != whole:
+            changes["prescription"] = self.prescription.model_copy(update={"target": expansion.target})
+            covered = (whole, *self.beams.also_cover)
+            changes["beams"] = self.beams.model_copy(update={"also_cover": covered})
+        check_order(changes["structures"])
+        study = self.model_copy(update=changes)
+        study._expanded = expansion.templates
+        return study
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""
@@ -372,11 +412,19 @@ def _require_sides(number: int, objective: ObjectiveSpec) -> None:
 
 
 def load_study(path: Path) -> Study:
-    """Read and validate a study file.
+    """Read and validate a study file, and expand its templates.
 
     Raises
     ------
     StudyError
-        As `engine.spec.reading.read_spec` does.
+        As `engine.spec.reading.read_spec` does, or if a template does not fit the study.
     """
-    return read_spec(path, Study, "a study")
+    study = read_spec(path, Study, "a study")
+    try:
+        return study.with_templates_expanded()
+    except TemplateError as error:
+        raise StudyError(
+            f"{path.name} does not describe a study:\n  {where(path, error.key)}{error.key}: {error.why}"
+        ) from error
+    except ValueError as error:
+        raise StudyError(f"{path.name} does not describe a study:\n  templates: {error}") from error
