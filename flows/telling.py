@@ -17,7 +17,7 @@ from engine.optimise.robust import in_words, over_scenarios
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
-from flows.beams import beam_summaries, fluence_maps
+from flows.beams import beam_summaries, fluence_maps, skin_loading_of
 from flows.export import export_plan
 from flows.judging import Judgement
 from flows.references import CaseRef, Influence, Placement, Solve
@@ -35,6 +35,7 @@ from flows.report.summary import (
     RobustnessSummary,
     ScenarioSummary,
     TechniqueSummary,
+    TemplateSummary,
 )
 from flows.report.write import write_plan_report
 from flows.run import Run
@@ -138,6 +139,14 @@ def plan_summary(
             factor=judgement.factor,
         ),
         made_structures=tuple(MadeStructure(name=made.name, how=made.recipe) for made in reference.made),
+        templates=tuple(
+            TemplateSummary(
+                text=template.text,
+                structures=tuple(name for name, _ in template.structures),
+                objectives=template.objectives,
+            )
+            for template in study.from_templates
+        ),
         technique=TechniqueSummary(
             modality="photons",
             technique="IMRT: static beams, one fluence per beamlet (as of a compensator; not sequenced for leaves)",
@@ -148,6 +157,7 @@ def plan_summary(
             beams=beam_summaries(
                 run, reference, placement, machine, judgement.weight, study.prescription.fractions
             ),
+            skin=skin_loading_of(study, case, placement, judgement.weight),
         ),
         dose=DoseSummary(
             algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
