@@ -135,8 +135,7 @@ def judge_plan(
             steps.advance(1)
     rest = remaining_volume(regions)
     # Density scenarios are design points: no percentiles from a set that holds any.
-    only_samples = study.scenarios.setup == "random" and not study.scenarios.density_factors
-    set_kind: ScenarioSetKind = "sampled" if only_samples else "design"
+    set_kind: ScenarioSetKind = "sampled" if study.scenarios.only_samples else "design"
     coarse = evaluate_on_optimiser_grid(
         study, case, placement, goals, axis_gy, scenarios[0], matrix.dose_gy * scale
     )

@@ -113,6 +113,7 @@ def solve_digest(
     options: SolverOptions,
     prescription_gy: float,
     start: str,
+    part: float | None = None,
 ) -> str:
     """Return the digest of everything a solution depends on."""
     return digest_of(
@@ -123,6 +124,7 @@ def solve_digest(
             "groups": [list(group) for group in prepared.groups.bricks],
             "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
             "form": form,
+            "part": part,
             "probability": [scenario.probability for scenario in scenarios],
             "options": list(astuple(options)),
             "prescription_gy": prescription_gy,
@@ -146,14 +148,16 @@ def find_weights(
     start_from: Solve | None = None,
     meeting: Meeting | None = None,
     shared_steps: Steps | None = None,
+    part: float | None = None,
 ) -> Solve:
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
 
     Where another run is solving the same problem, wait for it, and take over if it is gone. Solves side by side are
-    given where they meet, and the steps of their common stage.
+    given where they meet, and the steps of their common stage. ``part`` is the part of the probability that counts as
+    worst, for the forms that have one.
     """
     started_at = start_from.digest if start_from else "uniform"
-    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at, part)
     n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:
@@ -176,7 +180,8 @@ def find_weights(
         finished = False
         try:
             with stage() as steps, ExitStack() as while_asking:
-                problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+                probability = np.array([s.probability for s in scenarios])
+                problem = Problem(tiles.holders(), terms, form, probability, part)
                 if meeting is not None:
                     while_asking.enter_context(meeting.seat())
                 ask = Problem.evaluate if meeting is None else meeting.evaluate

@@ -113,6 +113,7 @@ def optimise(
         influence.scenarios,
         options,
         study.prescription.dose_gy,
+        part=study.optimisation.part,
     )
     tiles.close()
     run.reporter.say(f"  {solved.certificate.text}")

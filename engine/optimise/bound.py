@@ -104,8 +104,10 @@ def least_value(terms: Sequence[Term]) -> float:
     return 0.0 - _ROUNDING * of_rounding_gy
 
 
-def why_unproven(terms: Sequence[Term]) -> str:
-    """Return in words which terms leave planes that need not lie below the objective; nothing if none does."""
+def why_unproven(terms: Sequence[Term], form: Form) -> str:
+    """Return in words what leaves planes that need not lie below the objective; nothing if nothing does."""
+    if form == "percentile":
+        return "not convex: a percentile over scenarios"
     rough = dict.fromkeys(term.label for term in terms if not term.function.convex)
     if rough:
         return f"not convex: {', '.join(rough)}"
@@ -317,7 +319,7 @@ def certify(
     options
         Limits.
     """
-    unproven = why_unproven(problem.terms)
+    unproven = why_unproven(problem.terms, problem.form)
     if unproven:
         state = "stationary" if result.converged else "not yet stationary"
         return Certificate(result.value, None, None, 0, f"{state}, no certificate ({unproven})")

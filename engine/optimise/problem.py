@@ -15,7 +15,8 @@ from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.functions import MeanDose, one_sided
 from engine.optimise.group import GroupEvaluator, Question, Term
-from engine.optimise.robust import Form, soft_maximum
+from engine.optimise.risk import Judged
+from engine.optimise.robust import Form, check_part, over_scenarios
 
 
 class RowHolders(Protocol):
@@ -113,22 +114,33 @@ class Problem:
         Robust form.
     probability
         Probability of every scenario, the nominal one first, shape (n_scenario,).
+    part
+        Part of the probability that counts as worst, for the forms that have one.
 
     Raises
     ------
     OptimisationError
-        If there is no objective, or a robust form has only one scenario.
+        If there is no objective, or a robust form has only one scenario, or lacks its part.
     """
 
-    def __init__(self, rows: RowHolders, terms: Sequence[Term], form: Form, probability: F64) -> None:
+    def __init__(
+        self,
+        rows: RowHolders,
+        terms: Sequence[Term],
+        form: Form,
+        probability: F64,
+        part: float | None = None,
+    ) -> None:
         if not terms:
             raise OptimisationError("no objective was given (nothing could be optimised); add [[objectives]]")
         if form != "nominal" and probability.size < 2:
             raise OptimisationError(
                 f"robust form '{form}' needs more than one scenario; add [scenarios] or use 'nominal'"
             )
+        check_part(form, part)
         self.rows = rows
         self.form: Form = form
+        self.part = part
         self.probability = probability if form != "nominal" else np.ones(1)
         self.terms = split_terms(terms, form)
 
@@ -145,7 +157,7 @@ class Problem:
         weight
             Weights of all beamlets, shape (n_beamlet,).
         temperature
-            Smoothing: in units of the objective (composite worst case) or in Gy (voxel-wise worst case); 0 is none.
+            Smoothing: in Gy (voxel-wise worst case) or in units of the objective (all other forms); 0 is none.
         """
         (evaluation,) = evaluate_together(self.rows, [(self, weight, temperature)])
         return evaluation
@@ -158,12 +170,11 @@ class Problem:
     def combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
         """Return term values, the objective's derivative by each sum, the objective, and its exact twin."""
         values, inner = self._of_terms(totals)
-        weighted = np.zeros(totals.shape[1])
-        for term, of_term in zip(self.terms, values, strict=True):
-            weighted += term.weight * of_term
-        value, of_state = self._over_states(weighted, temperature)
-        exact = self._over_states(weighted, 0.0)[0] if self.form == "composite_worst_case" else value
-        return values, self._factors(of_state) * inner, value, exact
+        judged = self._over_states(self._weighted(values), temperature)
+        exact = judged.value
+        if temperature > 0.0 and self.form != "voxel_worst_case":
+            exact = self._over_states(self._weighted(values), 0.0).value
+        return values, self._factors(judged.derivative) * inner, judged.value, exact
 
     def hessian_product(self, weight: F64, direction: F64, temperature: float) -> F64:
         """Return the derivative of the gradient along a change of the weights, shape (n_beamlet,).
@@ -188,21 +199,16 @@ class Problem:
     def _slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
         """Return the objective's derivative by each sum, and its change along a change of the sums."""
         values, inner = self._of_terms(totals)
-        turned = np.zeros_like(totals)
-        weighted, weighted_moved = np.zeros((2, totals.shape[1]))
+        turned, values_moved = np.zeros_like(totals), np.zeros_like(values)
         for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
             of_term = (inner[place] * moved[place]).sum(axis=0)
             for state in self._states_of(term, totals.shape[1]):
                 turned[place, state] = term.function.slope_change(totals[place, state], moved[place, state])
-            weighted += term.weight * values[number]
-            weighted_moved += term.weight * (of_term if term.robust else of_term[0])
-        _, of_state = self._over_states(weighted, temperature)
-        of_state_moved = np.zeros_like(of_state)
-        if self.form == "composite_worst_case" and temperature > 0.0:
-            mean_moved = float(of_state @ weighted_moved)
-            of_state_moved = of_state * (weighted_moved - mean_moved) / temperature
-        factors = self._factors(of_state)
-        return factors * inner, factors * turned + self._factors(of_state_moved) * inner
+            values_moved[number] = of_term if term.robust else of_term[0]
+        judged = self._over_states(self._weighted(values), temperature)
+        factors = self._factors(judged.derivative)
+        factors_moved = self._factors(judged.turned(self._weighted(values_moved)))
+        return factors * inner, factors * turned + factors_moved * inner
 
     @property
     def _places(self) -> list[slice]:
@@ -223,17 +229,18 @@ class Problem:
                 values[number, 1:] = values[number, 0]
         return values, inner
 
-    def _over_states(self, weighted: F64, temperature: float) -> tuple[float, F64]:
-        """Return the objective from its value in every state, and its derivative by them."""
-        if self.form == "composite_worst_case":
-            return soft_maximum(weighted, self.probability, temperature)
-        of_state = self.probability if weighted.size > 1 else np.ones(1)
-        return float((of_state * weighted).sum()), of_state
+    def _weighted(self, values: F64) -> F64:
+        weighted: F64 = values * np.array([term.weight for term in self.terms])[:, None]
+        return weighted
 
-    def _factors(self, of_state: F64) -> F64:
+    def _over_states(self, weighted: F64, temperature: float) -> Judged:
+        """Return the objective from the weighted value of every term in every state."""
+        return over_scenarios(self.form, weighted, self.probability, self.part, temperature)
+
+    def _factors(self, of_states: F64) -> F64:
         """Return the objective's derivative by each term's value, for every sum of the term, (n_sum, n_state)."""
         rows = []
-        for term in self.terms:
+        for term, of_state in zip(self.terms, of_states, strict=True):
             factor = np.zeros(of_state.size)
             if term.robust:
                 factor[:] = term.weight * of_state

@@ -3,21 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from engine.errors import OptimisationError, printable
+from engine.errors import OptimisationError, StudyError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
-from engine.optimise.robust import Form
+from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
+from engine.spec.expansion import Expanded, expand
 from engine.spec.prescription import PrescriptionSpec
-from engine.spec.reading import read_spec
+from engine.spec.reading import read_spec, where
 from engine.spec.structures import check_order
+from engine.spec.templates import Aim, RemainingVolume, Rings, Template, TemplateError
 from engine.structures.recipes import Recipe
+from engine.units import PERCENT
 
 LARGEST_SHIFT_MM = 200.0
 
@@ -149,6 +152,11 @@ class ScenariosSpec(Spec):
         self.scenarios()
         return self
 
+    @property
+    def only_samples(self) -> bool:
+        """Whether all but the nominal scenario are random draws, rather than chosen."""
+        return self.setup == "random" and not self.density_factors
+
     def scenarios(self) -> tuple[Scenario, ...]:
         """Return the scenarios, the nominal one first."""
         shift = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,) * 3
@@ -161,7 +169,21 @@ class ScenariosSpec(Spec):
 class OptimisationSpec(Spec):
     """How to optimise."""
 
-    robust: Form = "nominal"
+    robust: Form = Field(
+        "nominal",
+        description="what is made small: the nominal objective; over scenarios its expected value; its worst scenario "
+        "(composite); each objective in its own worst scenario; the extreme doses of each voxel; the mean of the worst "
+        "part (cvar); the mean if probabilities are wrong (soft); a percentile",
+    )
+    worst_percent: float | None = Field(
+        None,
+        gt=0.0,
+        le=100.0,
+        description="cvar: mean of the objective over this worst part of the probability (100 is the expected value, "
+        "that of one scenario or less the worst case). soft_worst_case: the same for wrong probabilities, as wrong at "
+        "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
+        "(10 is the 90th percentile)",
+    )
     max_evaluations: int = Field(500, ge=10, le=100_000)
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
     gap: float = Field(
@@ -173,6 +195,32 @@ class OptimisationSpec(Spec):
         le=100_000,
         description="further evaluations that the certified gap may take, besides one for each cap",
     )
+
+    @field_validator("worst_percent")
+    @classmethod
+    def _of_a_part(cls, worst_percent: float | None, info: ValidationInfo) -> float | None:
+        robust = info.data.get("robust")  # absent if it is itself a mistake
+        if worst_percent is not None and robust is not None and robust not in FORMS_OF_A_PART:
+            raise ValueError(
+                f"is for robust = {', '.join(map(repr, FORMS_OF_A_PART))} alone (robust is '{robust}'); leave it out"
+            )
+        if worst_percent == 100.0 and robust == "percentile":
+            raise ValueError("100 % exceed no percentile; give less, such as 10 for the 90th percentile")
+        return worst_percent
+
+    @model_validator(mode="after")
+    def _part_is_given(self) -> Self:
+        if self.robust in FORMS_OF_A_PART and self.worst_percent is None:
+            raise ValueError(
+                f"robust = '{self.robust}' needs worst_percent, the part of the probability that counts as worst "
+                "(such as 10)"
+            )
+        return self
+
+    @property
+    def part(self) -> float | None:
+        """The part of the probability that counts as worst."""
+        return None if self.worst_percent is None else self.worst_percent / PERCENT
 
 
 class ObjectiveSpec(Spec):
@@ -258,8 +306,13 @@ class Study(Spec):
     scenarios: ScenariosSpec = ScenariosSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
+    templates: tuple[Template, ...] = Field(
+        (), description="stand for structures and objectives: `nightbeam check STUDY` lists what they come to"
+    )
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
+
+    _expanded: tuple[Expanded, ...] = PrivateAttr(())
 
     @field_validator("structures")
     @classmethod
@@ -284,16 +337,54 @@ class Study(Spec):
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
             )
+        if self.optimisation.robust == "percentile" and not self.scenarios.only_samples:
+            raise ValueError(
+                "optimisation.robust = 'percentile' needs scenarios.setup = 'random' without density_factors: chosen "
+                "scenarios are no samples and have no percentiles; use 'cvar' for them"
+            )
         if self.optimisation.robust == "voxel_worst_case":
             for number, objective in enumerate(self.objectives):
                 if objective.robust:
                     _require_sides(number, objective)
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
+            used |= {t.criterion for t in self.templates if isinstance(t, Rings | RemainingVolume)}
             missing = [name for name in self.pareto.criteria if name not in used]
             if missing:
                 raise ValueError(f"pareto.criteria names {missing}, but no objective has that criterion")
         return self
+
+    @property
+    def from_templates(self) -> tuple[Expanded, ...]:
+        """What the templates came to, if they were expanded."""
+        return self._expanded
+
+    def with_templates_expanded(self) -> Self:
+        """Return the study with the structures and objectives that its templates stand for, and no templates.
+
+        Raises
+        ------
+        TemplateError, ValueError
+            If a template does not fit, or makes a structure whose name is taken.
+        """
+        if not self.templates:
+            return self
+        whole = self.prescription.target
+        aim = Aim((whole, *self.beams.also_cover), self.prescription.dose_gy)
+        expansion = expand(self.templates, aim, self.objectives, ObjectiveSpec.model_validate)
+        changes: dict[str, Any] = {
+            "structures": (*self.structures, *expansion.structures),
+            "objectives": expansion.objectives,
+            "templates": (),
+        }
+        if expansion.target != whole:
+            changes["prescription"] = self.prescription.model_copy(update={"target": expansion.target})
+            covered = (whole, *self.beams.also_cover)
+            changes["beams"] = self.beams.model_copy(update={"also_cover": covered})
+        check_order(changes["structures"])
+        study = self.model_copy(update=changes)
+        study._expanded = expansion.templates
+        return study
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""
@@ -321,11 +412,19 @@ def _require_sides(number: int, objective: ObjectiveSpec) -> None:
 
 
 def load_study(path: Path) -> Study:
-    """Read and validate a study file.
+    """Read and validate a study file, and expand its templates.
 
     Raises
     ------
     StudyError
-        As `engine.spec.reading.read_spec` does.
+        As `engine.spec.reading.read_spec` does, or if a template does not fit the study.
     """
-    return read_spec(path, Study, "a study")
+    study = read_spec(path, Study, "a study")
+    try:
+        return study.with_templates_expanded()
+    except TemplateError as error:
+        raise StudyError(
+            f"{path.name} does not describe a study:\n  {where(path, error.key)}{error.key}: {error.why}"
+        ) from error
+    except ValueError as error:
+        raise StudyError(f"{path.name} does not describe a study:\n  templates: {error}") from error

@@ -8,6 +8,7 @@ from engine.dose.monitor_units import BeamMonitorUnits
 from engine.evaluate.goals import GoalResult
 from engine.evaluate.plan import GridDifference, StructureStatistics, TargetIndices
 from engine.evaluate.robustness import RobustnessRow, ScenarioSetKind
+from engine.evaluate.skin_loading import SkinLoading
 from engine.model.arrays import I32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.grid import Grid
@@ -47,6 +48,14 @@ class MadeStructure(ReportModel):
 
     name: str
     how: str
+
+
+class TemplateSummary(ReportModel):
+    """A template of the study in words, the structures it made, and the objectives it added or changed."""
+
+    text: str
+    structures: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
 
 
 class PrescriptionSummary(ReportModel):
@@ -131,6 +140,7 @@ class TechniqueSummary(ReportModel):
     """Modality, machine and beams.
 
     In words: ``monitor_unit`` is the reference condition of the machine, ``fields`` how the beamlets were placed.
+    ``skin`` is there where the target reaches the skin.
     """
 
     modality: str
@@ -140,6 +150,7 @@ class TechniqueSummary(ReportModel):
     monitor_unit: str
     fields: str
     beams: tuple[BeamSummary, ...] = Field(min_length=1)
+    skin: SkinLoading | None = None
 
     @property
     def mu_per_fraction(self) -> float:
@@ -267,6 +278,7 @@ class PlanSummary(ReportModel):
     case: CaseSummary
     prescription: PrescriptionSummary
     made_structures: tuple[MadeStructure, ...] = ()
+    templates: tuple[TemplateSummary, ...] = ()
     technique: TechniqueSummary
     dose: DoseSummary
     volumes: tuple[StructureStatistics, ...] = Field(min_length=1)

@@ -23,6 +23,7 @@ from engine.evaluate.indices import NearExtremes
 from engine.evaluate.plan import Evaluator, compare_grids, structure_statistics
 from engine.evaluate.region import regions_of, remaining_volume
 from engine.evaluate.robustness import DvhBand, dvh_bands, robustness_table
+from engine.evaluate.skin_loading import SkinLoading
 from engine.model.arrays import F32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import Case, Structure
@@ -48,6 +49,7 @@ from flows.report.summary import (
     RobustnessSummary,
     ScenarioSummary,
     TechniqueSummary,
+    TemplateSummary,
 )
 from flows.report.write import breakable, digits, fixed, page_of, signed, volume, write_plan_report
 
@@ -157,6 +159,12 @@ class _Made:
                         BeamMonitorUnits(50.0 + i, 1.5, 2.5), None if i == 6 else 900.0 + i, 81.0,
                     )
                     for i in range(7)
+                ),
+                skin=SkinLoading(TARGET, 5.0, 12.34, 21, 1.75, "B3"),
+            ),
+            templates=(
+                TemplateSummary(
+                    text="rings around PTV", structures=("zPTV_ring_0-5mm",), objectives=("zPTV_ring: dose fall off",)
                 ),
             ),
             dose=DoseSummary(
@@ -286,6 +294,9 @@ def test_numbers_of_the_summary_are_on_the_page(page: str, made: _Made) -> None:
         "design weights",
         "Structure 'Couch' is empty",
         "1.2 × 10⁻⁶",
+        "of the 21 beamlets that run there for more than half of their path in the target, the heaviest (beam B3) "
+        "carries 1.75 times the median fluence",
+        "rings around PTV zPTV_ring_0-5mm zPTV_ring: dose fall off",
     ):
         assert expected in text, expected
 

@@ -63,6 +63,31 @@ BROKEN = {
     "an unknown machine": ('"generic-6mv"', '"linac 3"', "beams.machine"),
     "an unknown engine": ('"photon_pencil_beam"', '"best"', "dose.engine"),
     "an unknown robust form": ('"composite_worst_case"', '"worst"', "optimisation.robust"),
+    "a worst part without its size": (
+        '"composite_worst_case"',
+        '"cvar"',
+        "optimisation: robust = 'cvar' needs worst_percent",
+    ),
+    "a worst part of a form that has none": (
+        "max_evaluations = 60",
+        "max_evaluations = 60\nworst_percent = 10.0",
+        "optimisation.worst_percent: is for robust = 'cvar', 'soft_worst_case', 'percentile' alone",
+    ),
+    "a percentile that nothing exceeds": (
+        '"composite_worst_case"',
+        '"percentile"\nworst_percent = 100.0',
+        "optimisation.worst_percent: 100 % exceed no percentile",
+    ),
+    "a worst part of nothing": (
+        '"composite_worst_case"',
+        '"cvar"\nworst_percent = 0.0',
+        "optimisation.worst_percent: Input should be greater than 0",
+    ),
+    "a percentile of chosen scenarios": (
+        '"composite_worst_case"',
+        '"percentile"\nworst_percent = 10.0',
+        "have no percentiles; use 'cvar'",
+    ),
     "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
     "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
     "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),
