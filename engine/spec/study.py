@@ -11,6 +11,8 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
 from engine.optimise.robust import Form
+from engine.optimise.solvers import SolverName
+from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
@@ -162,8 +164,23 @@ class OptimisationSpec(Spec):
     """How to optimise."""
 
     robust: Form = "nominal"
-    max_evaluations: int = Field(500, ge=10, le=100_000)
+    solver: SolverName = Field(
+        "lbfgsb",
+        description=(
+            "lbfgsb: nearly always; newton_cg: few beamlets, or the last digits of a smooth objective; "
+            "projected_gradient: to compare with, or where the line search of lbfgsb fails; "
+            "primal_dual: all objectives are mean, linear_overdose, linear_underdose or upper_mean_tail without limit; "
+            "simulated_annealing: as a historical baseline alone"
+        ),
+    )
+    max_evaluations: int = Field(
+        500,
+        ge=10,
+        le=100_000,
+        description="evaluations of the objective and, of newton_cg, products with its Hessian, altogether",
+    )
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the random moves of simulated_annealing")
     gap: float = Field(
         0.01, ge=0.0, le=1.0, description="certified gap, as a share of the objective, that is good enough"
     )
@@ -173,6 +190,16 @@ class OptimisationSpec(Spec):
         le=100_000,
         description="further evaluations that the certified gap may take, besides one for each cap",
     )
+
+    @field_validator("seed")
+    @classmethod
+    def _of_random_moves(cls, seed: int, info: ValidationInfo) -> int:
+        solver = info.data.get("solver")
+        if solver not in ("simulated_annealing", None):
+            raise ValueError(
+                f"is for solver = 'simulated_annealing' alone (solver is '{solver}'); leave it out"
+            )
+        return seed
 
 
 class ObjectiveSpec(Spec):
@@ -288,12 +315,26 @@ class Study(Spec):
             for number, objective in enumerate(self.objectives):
                 if objective.robust:
                     _require_sides(number, objective)
+        self._require_fitting_solver()
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             missing = [name for name in self.pareto.criteria if name not in used]
             if missing:
                 raise ValueError(f"pareto.criteria names {missing}, but no objective has that criterion")
         return self
+
+    def _require_fitting_solver(self) -> None:
+        solver = self.optimisation.solver
+        functions = [(objective.label(), objective.function) for objective in self.objectives]
+        if solver == "primal_dual":
+            refusal = why_no_linear_program(functions, self.optimisation.robust)
+            if refusal:
+                raise ValueError(f"optimisation.solver = 'primal_dual': {refusal}")
+        if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
+            raise ValueError(
+                "optimisation.solver = 'newton_cg' uses curvature, and all objectives are linear or made of linear "
+                "pieces; use 'primal_dual'"
+            )
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""

@@ -23,7 +23,7 @@ from engine.optimise.functions import Geud, MeanDose, SmoothMaximum, SquaredDevi
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from flows.work.rows import REGIONS, StoredGroups, StoredTiles
 from storage.influence import KIND, write_tiles
 from storage.store import Store

@@ -11,7 +11,7 @@ import pytest
 from engine.optimise.functions import MeanDose, SquaredDeviation
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem, uniform_start
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from engine.optimise.together import side_by_side
 from tests.dense_tiles import small_problem
 
