@@ -103,7 +103,7 @@ def further_questions(
         asking.steps.advance(1, f"objective {evaluation.exact:.6g}")
         return evaluation
 
-    if options.solver != "primal_dual":
+    if options.solver not in ("primal_dual", "highs"):
         return Further(product=product, value=value)
     return Further(
         saddle=_CountedSaddlePoint(problem, asking),

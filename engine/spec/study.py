@@ -170,6 +170,7 @@ class OptimisationSpec(Spec):
             "lbfgsb: nearly always; newton_cg: few beamlets, or the last digits of a smooth objective; "
             "projected_gradient: to compare with, or where the line search of lbfgsb fails; "
             "primal_dual: all objectives are mean, linear_overdose, linear_underdose or upper_mean_tail without limit; "
+            "highs: the same, if small; "
             "simulated_annealing: as a historical baseline alone"
         ),
     )
@@ -326,10 +327,10 @@ class Study(Spec):
     def _require_fitting_solver(self) -> None:
         solver = self.optimisation.solver
         functions = [(objective.label(), objective.function) for objective in self.objectives]
-        if solver == "primal_dual":
+        if solver in ("primal_dual", "highs"):
             refusal = why_no_linear_program(functions, self.optimisation.robust)
             if refusal:
-                raise ValueError(f"optimisation.solver = 'primal_dual': {refusal}")
+                raise ValueError(f"optimisation.solver = '{solver}': {refusal}")
         if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
             raise ValueError(
                 "optimisation.solver = 'newton_cg' uses curvature, and all objectives are linear or made of linear "

@@ -13,13 +13,16 @@ from engine.optimise.problem import Evaluation
 if TYPE_CHECKING:
     from engine.optimise.solvers.saddle import SaddlePoint
 
-SolverName = Literal["lbfgsb", "newton_cg", "projected_gradient", "simulated_annealing", "primal_dual"]
+SolverName = Literal[
+    "lbfgsb", "newton_cg", "projected_gradient", "simulated_annealing", "primal_dual", "highs"
+]
 SOLVER_WORDS: dict[SolverName, str] = {
     "lbfgsb": "L-BFGS-B",
     "newton_cg": "projected Newton-CG",
     "projected_gradient": "spectral projected gradient",
     "simulated_annealing": "simulated annealing",
     "primal_dual": "primal-dual hybrid gradient",
+    "highs": "HiGHS",
 }
 """Names of the solvers for reports."""
 
@@ -103,7 +106,7 @@ class Further:
     value
         Value without gradient at (weights, smoothing): for simulated annealing, which else asks for both.
     saddle
-        The problem as a saddle point: for the primal-dual solver.
+        The problem as a saddle point: for the primal-dual solver and HiGHS.
     plane
         Whom that tells of planes below the objective, as value and slope at some weights.
     keep, restore

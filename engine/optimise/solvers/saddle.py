@@ -12,8 +12,10 @@ hottest part (Rockafellar and Uryasev, J. Risk 2 (2000) 21), which needs no thre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_array, diags_array, eye_array, hstack
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64, I32
@@ -28,6 +30,8 @@ from engine.optimise.group import Term
 from engine.optimise.problem import Problem
 from engine.optimise.robust import Form
 
+_MOST_ENTRIES = 5_000_000
+"""Of a matrix that is formed: with more, HiGHS takes hours."""
 _N_HALVED = 80
 _LEAST = 1e-12
 """Rows and columns without dose are treated as if they had this share of the largest sum."""
@@ -55,11 +59,11 @@ def why_no_linear_program(functions: Sequence[tuple[str, DoseFunction]], form: F
     others = dict.fromkeys(label for label, function in functions if not is_linear(function))
     if others:
         return (
-            f"the primal-dual solver is for linear programs, and these are not linear: {', '.join(others)}; use mean, "
+            f"this solver is for linear programs, and these are not linear: {', '.join(others)}; use mean, "
             "linear_overdose, linear_underdose, upper_mean_tail without dose_gy (all without eqd2), or another solver"
         )
     if form not in ("nominal", "expected"):
-        return f"the primal-dual solver is for the robust forms nominal and expected, not for {form}; use another one"
+        return f"this solver is for the robust forms nominal and expected, not for {form}; use another one"
     return ""
 
 
@@ -77,6 +81,21 @@ class _Part:
     @property
     def dose_gy(self) -> float:
         return self.function.dose_gy if isinstance(self.function, LinearOverdose | LinearUnderdose) else 0.0
+
+
+@dataclass(frozen=True)
+class LinearProgram:
+    """Least ``cost . variables`` with ``matrix @ variables <= limit`` and bounds.
+
+    Variables are the weights, how far every row is beyond its limit, and the threshold of every tail. ``sign`` is -1 for
+    rows that are to get dose, and 1 for all others.
+    """
+
+    cost: F64
+    matrix: Any
+    limit: F64
+    bounds: list[tuple[float | None, float | None]]
+    sign: F64
 
 
 class SaddlePoint:
@@ -171,17 +190,57 @@ class SaddlePoint:
 
     def raised(self, multiplier: F64, dose_gy: F64, step: float) -> F64:
         """Return the multipliers after a step up, brought back to where they may be."""
-        moved = multiplier + step * (dose_gy - self._aim_gy) / self.row_sum
+        return self.allowed(multiplier + step * (dose_gy - self._aim_gy) / self.row_sum)
+
+    def allowed(self, multiplier: F64) -> F64:
+        """Return the nearest multipliers that may be."""
+        result = multiplier.copy()
         for part in self._parts:
             place = part.place
             if isinstance(part.function, UpperMeanTail):
                 most = 100.0 / part.function.volume_percent
-                moved[place] = _onto_tail(moved[place], part.share, self.row_sum[place], most)
+                result[place] = _onto_tail(result[place], part.share, self.row_sum[place], most)
             elif isinstance(part.function, LinearOverdose):
-                moved[place] = np.clip(moved[place], 0.0, 1.0)
+                result[place] = np.clip(result[place], 0.0, 1.0)
             else:
-                moved[place] = np.clip(moved[place], -1.0, 0.0)
-        return moved
+                result[place] = np.clip(result[place], -1.0, 0.0)
+        return result
+
+    def linear_program(self) -> "LinearProgram":
+        """Return the same as a linear program, whose matrix takes a pass a beamlet; for few of them.
+
+        Raises
+        ------
+        OptimisationError
+            If the matrix is too large.
+        """
+        columns, n_entry = [], 0
+        for beamlet in range(self.n_beamlet):
+            dose_gy = self.dose(np.arange(self.n_beamlet) == beamlet)
+            columns.append(csc_array(dose_gy[:, None]))
+            n_entry += columns[-1].nnz
+            if n_entry > _MOST_ENTRIES:
+                raise OptimisationError(
+                    f"a linear program with more than {_MOST_ENTRIES} entries is too large for HiGHS "
+                    f"({beamlet + 1} of {self.n_beamlet} beamlets have them); use solver = 'primal_dual'"
+                )
+        sign, slack_cost, tails, tail_cost = np.ones(self.n_row), self.scale.copy(), [], []
+        for part in self._parts:
+            if isinstance(part.function, UpperMeanTail):
+                slack_cost[part.place] *= 100.0 / part.function.volume_percent
+                of_tail = np.zeros(self.n_row)
+                of_tail[part.place] = -1.0
+                tails.append(csc_array(of_tail[:, None]))
+                tail_cost.append(part.factor)
+            elif isinstance(part.function, LinearUnderdose):
+                sign[part.place] = -1.0
+        return LinearProgram(
+            np.concatenate([self.cost, slack_cost, tail_cost]),
+            hstack([diags_array(sign) @ hstack(columns), -eye_array(self.n_row), *tails], format="csc"),
+            sign * self._aim_gy,
+            [(0.0, None)] * (self.n_beamlet + self.n_row) + [(None, None)] * len(tails),
+            sign,
+        )
 
     def _doses(self, weight: F64) -> list[F64]:
         return self._rows.doses(weight, self._used)
@@ -194,7 +253,7 @@ class SaddlePoint:
                 here[part.scenario, row] += values[first : first + row.size]
                 first += row.size
         parts = self._rows.adjoints(by_rows)
-        total = parts[0].copy()
+        total: F64 = parts[0].copy()
         for of_group in parts[1:]:
             total += of_group
         return total

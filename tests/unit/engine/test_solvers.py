@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import linprog, nnls
 from scipy.sparse import block_diag, eye_array, hstack, vstack
 
+import engine.optimise.solvers.saddle
 from engine.errors import OptimisationError
 from engine.optimise.bound import Cuts, certify
 from engine.optimise.functions import (
@@ -31,6 +32,7 @@ PROBABILITY = np.array([0.5, 0.3, 0.2])
 EXACT = SolverOptions(max_evaluations=6000, tolerance=1e-13)
 SMOOTH = ["lbfgsb", "newton_cg", "projected_gradient"]
 ALL = [*SMOOTH, "simulated_annealing", "primal_dual"]
+OF_LINEAR = ["primal_dual", "highs"]
 TERMS = [
     Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
     Term("rest", 1, SquaredOverdose(dose_gy=0.0), 0.5),
@@ -56,7 +58,7 @@ def solved(problem, options, start=None, cuts=None):
             cuts.add(weight, evaluation)
         return evaluation
 
-    linear = options.solver == "primal_dual"
+    linear = options.solver in OF_LINEAR
     return solve(
         evaluate,
         np.ones(problem.rows.n_beamlet) if start is None else start,
@@ -208,11 +210,12 @@ def linear_optimum(small, form):
     return found.fun
 
 
+@pytest.mark.parametrize("solver", OF_LINEAR)
 @pytest.mark.parametrize("form", ["nominal", "expected"])
-def test_the_primal_dual_solver_ends_where_highs_does(form):
+def test_linear_programs_end_where_their_textbook_form_does(form, solver):
     small = small_problem(seed=5, block_sizes=(10, 10), n_brick=4)
     problem = Problem(small.rows, LINEAR, form, np.ones(1) if form == "nominal" else PROBABILITY)
-    options = SolverOptions(20000, 1e-6, solver="primal_dual")
+    options = SolverOptions(20000, 1e-6, solver=solver)
     result = solved(problem, options)
     saddle = SaddlePoint(problem)
     assert result.converged
@@ -223,10 +226,11 @@ def test_the_primal_dual_solver_ends_where_highs_does(form):
     assert result.value == pytest.approx(value, rel=1e-2)
 
 
-def test_the_planes_of_the_primal_dual_solver_prove_how_good_it_is():
+@pytest.mark.parametrize("solver", OF_LINEAR)
+def test_the_planes_of_linear_programs_prove_how_good_their_solutions_are(solver):
     small = small_of_solvers()
     problem = Problem(small.rows, LINEAR[:3], "nominal", np.ones(1))
-    cuts, options = Cuts(), SolverOptions(5000, 1e-6, max_bound_evaluations=0, solver="primal_dual")
+    cuts, options = Cuts(), SolverOptions(5000, 1e-6, max_bound_evaluations=0, solver=solver)
     result = solved(problem, options, cuts=cuts)
     certificate = certify(problem, Problem.evaluate, cuts, result, options)
     assert certificate.gap < 1e-5
@@ -279,7 +283,14 @@ def test_convergence_is_said_with_its_tolerance(solver):
     assert "by less than 1e-05 of its value" in result.reason
 
 
-@pytest.mark.parametrize("solver", ["newton_cg", "primal_dual"])
+def test_a_linear_program_that_is_too_large_for_highs_is_refused(monkeypatch):
+    monkeypatch.setattr(engine.optimise.solvers.saddle, "_MOST_ENTRIES", 1000)
+    problem = Problem(small_of_solvers().rows, LINEAR, "nominal", np.ones(1))
+    with pytest.raises(OptimisationError, match="use solver = 'primal_dual'"):
+        solved(problem, SolverOptions(solver="highs"))
+
+
+@pytest.mark.parametrize("solver", ["newton_cg", *OF_LINEAR])
 def test_a_solver_that_cannot_ask_what_it_needs_says_so(solver):
     small = small_of_solvers()
     problem = Problem(small.rows, TERMS, "nominal", np.ones(1))
