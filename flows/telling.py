@@ -249,7 +249,8 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
     n_stage = len(solve.result.stage_begin)
     return ConvergenceSummary(
         solver=SOLVER_WORDS[study.optimisation.solver]
-        + (f" in {n_stage} smoothing stages" if n_stage > 1 else ""),
+        + (f" in {n_stage} smoothing stages" if n_stage > 1 else "")
+        + (f", {solve.result.n_product} products with the Hessian" if solve.result.n_product else ""),
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),
         terms=tuple(

@@ -171,6 +171,7 @@ class OptimisationSpec(Spec):
             "projected_gradient: to compare with, or where the line search of lbfgsb fails; "
             "primal_dual: all objectives are mean, linear_overdose, linear_underdose or upper_mean_tail without limit; "
             "highs: the same, if small; "
+            "ipopt: to compare with, if the package ipyopt is installed; "
             "simulated_annealing: as a historical baseline alone"
         ),
     )

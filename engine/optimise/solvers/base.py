@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.optimise.solvers.saddle import SaddlePoint
 
 SolverName = Literal[
-    "lbfgsb", "newton_cg", "projected_gradient", "simulated_annealing", "primal_dual", "highs"
+    "lbfgsb", "newton_cg", "projected_gradient", "simulated_annealing", "primal_dual", "highs", "ipopt"
 ]
 SOLVER_WORDS: dict[SolverName, str] = {
     "lbfgsb": "L-BFGS-B",
@@ -23,6 +23,7 @@ SOLVER_WORDS: dict[SolverName, str] = {
     "simulated_annealing": "simulated annealing",
     "primal_dual": "primal-dual hybrid gradient",
     "highs": "HiGHS",
+    "ipopt": "IPOPT",
 }
 """Names of the solvers for reports."""
 
@@ -37,8 +38,8 @@ class SolverOptions:
         Questions in all stages together: evaluations of value and gradient, and products with the Hessian, each of
         which reads the matrix twice. (Simulated annealing asks for values alone, which read it once.)
     tolerance
-        The last stage ends when an iteration lowers the objective by less than this share of it (projected gradient:
-        ten iterations; primal-dual: when the distance from a solution is less than this share). On the TG-119 example
+        The last stage ends when an iteration lowers the objective by less than this share of it (projected
+        gradient and IPOPT: ten iterations; primal-dual: when the distance from a solution is less than this share). On the TG-119 example
         and with L-BFGS-B, 1e-7 ends about 4e-5 above the optimum, 1e-5 about 4e-4.
     memory
         Correction pairs that L-BFGS-B keeps.

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.problem import Evaluation
-from engine.optimise.solvers import annealing, highs, lbfgsb, newton_cg, primal_dual, projected_gradient
+from engine.optimise.solvers import annealing, highs, ipopt, lbfgsb, newton_cg, primal_dual, projected_gradient
 from engine.optimise.solvers.base import (
     Ending,
     Further,
@@ -26,6 +26,7 @@ _SOLVERS: dict[SolverName, Callable[[Search], Ending]] = {
     "simulated_annealing": annealing.descend,
     "primal_dual": primal_dual.descend,
     "highs": highs.descend,
+    "ipopt": ipopt.descend,
 }
 
 

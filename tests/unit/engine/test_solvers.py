@@ -1,6 +1,8 @@
 """All solvers behind one call: against independent answers, limits, reasons, the same bits again, and certificates."""
 
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from tests.dense_tiles import small_problem
 PROBABILITY = np.array([0.5, 0.3, 0.2])
 EXACT = SolverOptions(max_evaluations=6000, tolerance=1e-13)
 SMOOTH = ["lbfgsb", "newton_cg", "projected_gradient"]
+IPOPT = pytest.param("ipopt", marks=pytest.mark.skipif(not find_spec("ipyopt"), reason="ipyopt is not installed"))
 ALL = [*SMOOTH, "simulated_annealing", "primal_dual"]
 OF_LINEAR = ["primal_dual", "highs"]
 TERMS = [
@@ -85,7 +88,7 @@ def least_squares(small):
     return nnls(matrix, wanted, maxiter=100 * matrix.shape[1])[1] ** 2
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", [*SMOOTH, IPOPT])
 def test_squared_deviations_end_where_nonnegative_least_squares_does(solver):
     small = small_of_solvers()
     result = solved(Problem(small.rows, TERMS, "nominal", np.ones(1)), replace(EXACT, solver=solver))
@@ -126,7 +129,7 @@ def test_robust_forms_end_where_the_default_solver_does(solver, form):
     assert solved(problem, replace(exact, solver=solver)).value == pytest.approx(expected.value, rel=1e-5)
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", [*SMOOTH, IPOPT])
 def test_what_is_not_convex_ends_below_its_start_too(solver):
     small = small_of_solvers()
     terms = [
@@ -251,7 +254,7 @@ def test_values_and_products_of_a_saddle_point_are_those_of_the_dense_matrix():
     assert saddle.adjoint(raised) @ weight == pytest.approx(by_rows)
 
 
-@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("solver", [*ALL, IPOPT])
 @pytest.mark.parametrize("limit", [3, 10, 25])
 def test_the_limit_of_questions_is_kept_exactly(solver, limit):
     small = small_of_solvers()
@@ -274,7 +277,7 @@ def test_a_start_at_the_optimum_ends_at_once(solver):
     assert result.history.size == 2
 
 
-@pytest.mark.parametrize("solver", SMOOTH)
+@pytest.mark.parametrize("solver", [*SMOOTH, IPOPT])
 def test_convergence_is_said_with_its_tolerance(solver):
     small = small_of_solvers()
     problem = Problem(small.rows, TERMS, "nominal", np.ones(1))
@@ -296,6 +299,13 @@ def test_a_solver_that_cannot_ask_what_it_needs_says_so(solver):
     problem = Problem(small.rows, TERMS, "nominal", np.ones(1))
     with pytest.raises(OptimisationError, match="use solver = 'lbfgsb'"):
         solve(problem.evaluate, np.ones(40), 1, lambda stage, at: 0.0, SolverOptions(solver=solver))
+
+
+def test_ipopt_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipyopt", None)
+    problem = Problem(small_of_solvers().rows, TERMS, "nominal", np.ones(1))
+    with pytest.raises(OptimisationError, match="pip install ipyopt"):
+        solved(problem, SolverOptions(solver="ipopt"))
 
 
 def test_what_is_no_linear_program_is_refused_by_its_name():
