@@ -15,7 +15,7 @@ from engine.model.arrays import F64
 from engine.optimise.bound import Certificate, Cuts, certify
 from engine.optimise.problem import Evaluation, LocalRows, Problem, uniform_start
 from engine.optimise.robust import FORMS_OF_A_PART, Form, n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from engine.spec.study import load_study
 from flows.solving import prepare_optimiser
 

@@ -21,7 +21,6 @@ from flows.report.summary import BeamSummary
 from flows.run import Run
 from flows.work.patient import DENSITY
 
-
 SKIN_MM = 5.0
 """What lies nearer to the skin is in the build-up, if the study does not say it."""
 

@@ -1,7 +1,6 @@
 """Stage optimise: regions and reduction groups, tiles on the workers, a solve that can be interrupted at any time."""
 
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, astuple, dataclass
@@ -17,9 +16,10 @@ from engine.optimise.bound import Certificate, Cuts, certify
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
-from engine.optimise.solver import SolveResult, SolverOptions, solve
+from engine.optimise.solvers import SolveResult, SolverOptions, solve
 from engine.optimise.together import Meeting
 from engine.spec.study import Study
+from flows.further_questions import Asking, CpuSeconds, further_questions
 from flows.objective_regions import store_regions, terms_of_study
 from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
@@ -40,7 +40,6 @@ _SOLVE_CODE = (
 )  # fmt: skip
 N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
-_CPU_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,8 @@ def solver_options(study: Study) -> SolverOptions:
         wanted.tolerance,
         max_bound_evaluations=wanted.max_bound_evaluations,
         gap=wanted.gap,
+        solver=wanted.solver,
+        seed=wanted.seed,
     )
 
 
@@ -187,7 +188,7 @@ def find_weights(
                 ask = Problem.evaluate if meeting is None else meeting.evaluate
                 cuts = Cuts()
                 steps.found(log.n_replayable)
-                cpu = _CpuSeconds(tiles, log.cpu_s)
+                cpu = CpuSeconds(tiles, log.cpu_s)
 
                 def evaluate(asked: Problem, weight: F64, temperature: float) -> Evaluation:
                     lease.require_held()
@@ -217,6 +218,7 @@ def find_weights(
                     n_smoothing_stage(form),
                     lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
                     options,
+                    further_questions(problem, options, meeting, Asking(lease, log, steps, cpu, cuts)),
                 )
                 certificate = certify(problem, evaluate, cuts, result, options)
             cpu_s = cpu.now()
@@ -227,36 +229,6 @@ def find_weights(
         return Solve(digest, result, problem.terms, cpu_s, certificate)
 
     return find_or_make(run, f"solve-{digest}", find, make, meeting.stopped if meeting else None)
-
-
-class _CpuSeconds:
-    """CPU seconds that a solve has cost, those before an interruption included.
-
-    Of what workers spend while several solves run side by side, each has its share by evaluations.
-    """
-
-    def __init__(self, tiles: "ResidentTiles", before_s: float) -> None:
-        self._tiles, self._before_s, self._n_own = tiles, before_s, 0
-        self._begin_s, self._n_begin = tiles.cpu_s(), tiles.n_evaluation
-        self._recent_s, self._asked_s = before_s, time.monotonic()
-
-    def count(self) -> None:
-        """Take note of an evaluation of this solve."""
-        self._n_own += 1
-        self._tiles.count()
-
-    def now(self) -> float:
-        """Ask the workers."""
-        share = self._n_own / max(1, self._tiles.n_evaluation - self._n_begin)
-        # Not below what was: what lost workers had spent is not known.
-        spent_s = self._before_s + (self._tiles.cpu_s() - self._begin_s) * share
-        self._recent_s = max(self._recent_s, spent_s)
-        self._asked_s = time.monotonic()
-        return self._recent_s
-
-    def recent(self) -> float:
-        """Return what is known, asking once a second: often enough for a log, and no load on short evaluations."""
-        return self.now() if time.monotonic() - self._asked_s > _CPU_EVERY_S else self._recent_s
 
 
 class ResidentTiles:
@@ -320,6 +292,7 @@ def _write_solve(run: Run, digest: str, result: SolveResult, certificate: Certif
             "stage_begin": list(result.stage_begin),
             "reason": result.reason,
             "converged": result.converged,
+            "n_product": result.n_product,
             "certificate": asdict(certificate),
             "provenance": provenance({}, cpu_s),
         },
@@ -337,6 +310,7 @@ def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
         arrays["term_values"],
         attributes["reason"],
         bool(attributes["converged"]),
+        int(attributes["n_product"]),
     )
     certificate = Certificate(**attributes["certificate"])
     return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate)

@@ -14,6 +14,7 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
 from engine.optimise.robust import in_words, over_scenarios
+from engine.optimise.solvers.base import SOLVER_WORDS
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
@@ -258,7 +259,9 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
     return ConvergenceSummary(
-        solver="L-BFGS-B" + (f" in {n_stage} smoothing stages" if n_stage > 1 else ""),
+        solver=SOLVER_WORDS[study.optimisation.solver]
+        + (f" in {n_stage} smoothing stages" if n_stage > 1 else "")
+        + (f", {solve.result.n_product} products with the Hessian" if solve.result.n_product else ""),
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),
         terms=tuple(

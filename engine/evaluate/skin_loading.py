@@ -118,9 +118,7 @@ def _near_skin(case: Case, target: str, depth_mm: float) -> tuple[Grid, F32, F32
     return grid, inside, near
 
 
-def _path_mm(
-    coverage: F32, grid: Grid, beam: Beam, beamlets: BeamletGrid, position: PatientPosition
-) -> F64:
+def _path_mm(coverage: F32, grid: Grid, beam: Beam, beamlets: BeamletGrid, position: PatientPosition) -> F64:
     """Return how long the axis of every beamlet runs in a structure, shape (n_beamlet,)."""
     x_mm, y_mm = beamlets.centres_mm()
     in_bev = np.stack([x_mm, y_mm, np.zeros_like(x_mm)], axis=1)

@@ -23,6 +23,7 @@ from engine.model.arrays import F64
 from engine.optimise.functions import (
     DoseFunction,
     Geud,
+    LinearOverdose,
     MeanDose,
     ProjectedFunction,
     SmoothMaximum,
@@ -33,7 +34,7 @@ from engine.optimise.functions.means import SMALLEST_GY
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.robust import Form, n_smoothing_stage
-from engine.optimise.solver import SolveResult, SolverOptions
+from engine.optimise.solvers import SolveResult, SolverOptions
 
 _ROUNDING = 1e-6
 """Relative volumes sum to 1 within 1e-7 (float32); caps are raised by more than that."""
@@ -73,13 +74,16 @@ class Caps:
 def mean_dose_cap_gy(function: DoseFunction, value: float) -> float | None:
     """Return the mean dose that a region cannot exceed while its function is at most ``value``; None if any can.
 
-    The squared forms are at least the squared distance of the mean (Jensen), the EUD for a >= 1 and the smooth maximum
-    at least the mean. Nothing is derived from EQD2, nor from doses that each voxel has of its own.
+    The squared forms are at least the squared distance of the mean (Jensen), the linear one the distance, the EUD for
+    a >= 1 and the smooth maximum at least the mean. Nothing is derived from EQD2, nor from doses that each voxel has of
+    its own.
     """
     if isinstance(function, ProjectedFunction) and function.eqd2 is not None:
         return None
     if isinstance(function, MeanDose):
         return value
+    if isinstance(function, LinearOverdose):
+        return function.dose_gy + value
     if isinstance(function, SquaredOverdose | SquaredDeviation):
         return None if function.dose_gy is None else function.dose_gy + float(np.sqrt(value))
     if isinstance(function, SmoothMaximum) or (isinstance(function, Geud) and function.limit == "upper"):

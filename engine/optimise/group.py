@@ -238,6 +238,18 @@ class GroupEvaluator:
         ]
         return self._adjoint(questions, by_rows)
 
+    def doses(self, weight: F64, used: int) -> F64:
+        """Return the dose of every row in the first ``used`` scenarios, shape (used, n_row)."""
+        return np.stack([rows.dose(weight) for rows in self.scenarios[:used]])
+
+    def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
+        """Return what numbers on the rows, shape (used, n_row), come to for the beamlets, shape (n_beamlet,)."""
+        result = np.zeros((1, n_beamlet))
+        for rows, here in zip(self.scenarios, by_rows, strict=False):
+            rows.add_adjoint(here[None], result)
+        adjoint: F64 = result[0]
+        return adjoint
+
     def _doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
         """Return the doses of some weights, each in as many scenarios as it asks for."""
         result: list[list[F64]] = [[] for _ in asked]

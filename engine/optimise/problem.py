@@ -14,7 +14,7 @@ import numpy as np
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.functions import MeanDose, one_sided
-from engine.optimise.group import GroupEvaluator, Question, Term
+from engine.optimise.group import GroupEvaluator, Question, RegionRows, Term
 from engine.optimise.risk import Judged
 from engine.optimise.robust import Form, check_part, over_scenarios
 
@@ -44,6 +44,18 @@ class RowHolders(Protocol):
         changes: Sequence[F64],
     ) -> list[list[F64]]:
         """Return `GroupEvaluator.curvature_products` of every group; questions and directions are those of before."""
+        ...
+
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group, in group order."""
+        ...
+
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return `GroupEvaluator.doses` of every group, in group order."""
+        ...
+
+    def adjoints(self, by_rows: Sequence[F64]) -> list[F64]:
+        """Return `GroupEvaluator.adjoint` of every group, in group order, for each group's own rows."""
         ...
 
 
@@ -77,6 +89,18 @@ class LocalRows:
         del directions
         return [group.curvature_products(questions, slopes, changes) for group in self.groups]
 
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group."""
+        return [group.regions for group in self.groups]
+
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return the doses of every group."""
+        return [group.doses(weight, used) for group in self.groups]
+
+    def adjoints(self, by_rows: Sequence[F64]) -> list[F64]:
+        """Return what numbers on the rows of every group come to for the beamlets."""
+        return [group.adjoint(here, self.n_beamlet) for group, here in zip(self.groups, by_rows, strict=True)]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -87,7 +111,7 @@ class Evaluation:
     value
         Smoothed, weighted objective.
     gradient
-        Its derivative by the weights, shape (n_beamlet,).
+        Its derivative by the weights, shape (n_beamlet,); (0,) if the value alone was asked for.
     term_values
         Unweighted value of every term in every state, shape (n_term, n_state).
     exact
@@ -162,6 +186,11 @@ class Problem:
         (evaluation,) = evaluate_together(self.rows, [(self, weight, temperature)])
         return evaluation
 
+    def value(self, weight: F64, temperature: float) -> Evaluation:
+        """Return the value alone, with no gradient: one product instead of two. Parameters as for `evaluate`."""
+        (evaluation,) = values_together(self.rows, [(self, weight, temperature)])
+        return evaluation
+
     def question(self, weight: F64, temperature: float) -> Question:
         """Return what the holders of the rows are asked for an evaluation."""
         voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
@@ -188,15 +217,10 @@ class Problem:
         temperature
             Smoothing, as for `evaluate`.
         """
-        question = self.question(weight, temperature)
-        ((totals, moved),) = (
-            _merge(parts) for parts in zip(*self.rows.curvature_sums([question], [direction]), strict=True)
-        )
-        slopes, changes = self._slope_changes(totals, moved, temperature)
-        parts = self.rows.curvature_products([question], [direction], [slopes], [changes])
-        return _merge([part for (part,) in parts])
+        (product,) = products_together(self.rows, [(self, weight, direction, temperature)])
+        return product
 
-    def _slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
+    def slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
         """Return the objective's derivative by each sum, and its change along a change of the sums."""
         values, inner = self._of_terms(totals)
         turned, values_moved = np.zeros_like(totals), np.zeros_like(values)
@@ -272,6 +296,39 @@ def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, floa
         Evaluation(value, gradient, values, exact)
         for (values, _, value, exact), gradient in zip(combined, gradients, strict=True)
     ]
+
+
+def values_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, float]]) -> list[Evaluation]:
+    """Return the values of several problems on the same rows, without gradients. Parameters as before."""
+    questions = [problem.question(weight, temperature) for problem, weight, temperature in asked]
+    totals = [_merge(parts) for parts in zip(*rows.sums(questions), strict=True)]
+    found = []
+    for (problem, _, temperature), total in zip(asked, totals, strict=True):
+        values, _, value, exact = problem.combine(total, temperature)
+        found.append(Evaluation(value, np.zeros(0), values, exact))
+    return found
+
+
+def products_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, F64, float]]) -> list[F64]:
+    """Return several problems' Hessians' products, to the last bit those of `Problem.hessian_product`.
+
+    Parameters
+    ----------
+    rows
+        Holders of the rows of all these problems.
+    asked
+        Problem, weights, direction and temperature of every product.
+    """
+    questions = [problem.question(weight, temperature) for problem, weight, _, temperature in asked]
+    directions = [direction for _, _, direction, _ in asked]
+    sums = [_merge(parts) for parts in zip(*rows.curvature_sums(questions, directions), strict=True)]
+    found = [
+        problem.slope_changes(totals, moved, temperature)
+        for (problem, _, _, temperature), (totals, moved) in zip(asked, sums, strict=True)
+    ]
+    slopes, changes = [slope for slope, _ in found], [change for _, change in found]
+    parts = rows.curvature_products(questions, directions, slopes, changes)
+    return [_merge(of_question) for of_question in zip(*parts, strict=True)]
 
 
 def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) -> F64:

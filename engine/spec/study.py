@@ -11,6 +11,8 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
 from engine.optimise.robust import FORMS_OF_A_PART, Form
+from engine.optimise.solvers import SolverName
+from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
@@ -184,8 +186,25 @@ class OptimisationSpec(Spec):
         "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
         "(10 is the 90th percentile)",
     )
-    max_evaluations: int = Field(500, ge=10, le=100_000)
+    solver: SolverName = Field(
+        "lbfgsb",
+        description=(
+            "lbfgsb: nearly always; newton_cg: few beamlets, or the last digits of a smooth objective; "
+            "projected_gradient: to compare with, or where the line search of lbfgsb fails; "
+            "primal_dual: all objectives are mean, linear_overdose, linear_underdose or upper_mean_tail without limit; "
+            "highs: the same, if small; "
+            "ipopt: to compare with, if the package ipyopt is installed; "
+            "simulated_annealing: as a historical baseline alone"
+        ),
+    )
+    max_evaluations: int = Field(
+        500,
+        ge=10,
+        le=100_000,
+        description="evaluations of the objective and, of newton_cg, products with its Hessian, altogether",
+    )
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the random moves of simulated_annealing")
     gap: float = Field(
         0.01, ge=0.0, le=1.0, description="certified gap, as a share of the objective, that is good enough"
     )
@@ -221,6 +240,16 @@ class OptimisationSpec(Spec):
     def part(self) -> float | None:
         """The part of the probability that counts as worst."""
         return None if self.worst_percent is None else self.worst_percent / PERCENT
+
+    @field_validator("seed")
+    @classmethod
+    def _of_random_moves(cls, seed: int, info: ValidationInfo) -> int:
+        solver = info.data.get("solver")
+        if solver not in ("simulated_annealing", None):
+            raise ValueError(
+                f"is for solver = 'simulated_annealing' alone (solver is '{solver}'); leave it out"
+            )
+        return seed
 
 
 class ObjectiveSpec(Spec):
@@ -346,6 +375,8 @@ class Study(Spec):
             for number, objective in enumerate(self.objectives):
                 if objective.robust:
                     _require_sides(number, objective)
+        if not self.templates:
+            self._require_fitting_solver()
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             used |= {t.criterion for t in self.templates if isinstance(t, Rings | RemainingVolume)}
@@ -384,7 +415,21 @@ class Study(Spec):
         check_order(changes["structures"])
         study = self.model_copy(update=changes)
         study._expanded = expansion.templates
+        study._require_fitting_solver()
         return study
+
+    def _require_fitting_solver(self) -> None:
+        solver = self.optimisation.solver
+        functions = [(objective.label(), objective.function) for objective in self.objectives]
+        if solver in ("primal_dual", "highs"):
+            refusal = why_no_linear_program(functions, self.optimisation.robust)
+            if refusal:
+                raise ValueError(f"optimisation.solver = '{solver}': {refusal}")
+        if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
+            raise ValueError(
+                "optimisation.solver = 'newton_cg' uses curvature, and all objectives are linear or made of linear "
+                "pieces; use 'primal_dual'"
+            )
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""

@@ -22,11 +22,19 @@ from cluster.workers import SupervisedClient
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
-from engine.optimise.functions import Geud, MeanDose, SmoothMaximum, SquaredDeviation, UpperMeanTail
+from engine.optimise.functions import (
+    Geud,
+    LinearUnderdose,
+    MeanDose,
+    SmoothMaximum,
+    SquaredDeviation,
+    UpperMeanTail,
+)
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import Further, SolverOptions, solve
+from engine.optimise.solvers.saddle import SaddlePoint
 from flows.work.rows import REGIONS, StoredGroups, StoredTiles
 from storage.influence import KIND, write_tiles
 from storage.store import Store
@@ -300,6 +308,44 @@ def test_a_worker_that_dies_during_an_evaluation_changes_nothing(small, groups, 
     for form, temperature in FORMS:
         assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
     assert marker.exists()
+
+
+LINEAR = [
+    Term("cold", 0, LinearUnderdose(dose_gy=6.0), 5.0),
+    Term("tail", 1, UpperMeanTail(volume_percent=20.0), 0.4),
+]
+
+
+@pytest.mark.parametrize("workers", ["single_client", "client"])
+@pytest.mark.parametrize("solver", ["newton_cg", "simulated_annealing", "primal_dual"])
+def test_every_solver_ends_with_the_same_bits_on_any_workers(small, groups, workers, solver, request):
+    def solved(rows):
+        problem = Problem(rows, LINEAR if solver == "primal_dual" else TERMS, "expected", PROBABILITY)
+        saddle = SaddlePoint(problem) if solver == "primal_dual" else None
+        further = Further(problem.hessian_product, problem.value, saddle)
+        options = SolverOptions(30, 1e-12, solver=solver)
+        result = solve(problem.evaluate, np.ones(small.n_beamlet), 1, lambda stage, at: 0.0, options, further)
+        return result.weight.tobytes(), result.history.tobytes()
+
+    # One of four groups is streamed.
+    room = int(np.cumsum(small.work)[2]) if workers == "single_client" else None
+    resident = ResidentRows(request.getfixturevalue(workers), groups, small.work, small.n_beamlet, room)
+    assert solved(resident) == solved(small.rows)
+    resident.close()
+
+
+def test_doses_and_adjoints_survive_the_loss_of_a_worker(small, groups, client):
+    wait_until_all_run(client)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    weight = np.random.default_rng(5).uniform(0.0, 3.0, small.n_beamlet)
+    expected = small.rows.doses(weight, 2)
+    kill_one_worker(client)
+    doses = resident.doses(weight, 2)
+    assert [dose.tobytes() for dose in doses] == [dose.tobytes() for dose in expected]
+    kill_one_worker(client)
+    assert [a.tobytes() for a in resident.adjoints(doses)] == [
+        a.tobytes() for a in small.rows.adjoints(expected)
+    ]
 
 
 def test_a_solve_during_which_a_worker_dies_ends_with_the_same_bits(small, groups, client, tmp_path):

@@ -7,6 +7,7 @@ from pydantic import Field
 from engine.errors import OptimisationError
 from engine.optimise.functions.base import DoseFunction, Eqd2, LimitedFunction, ProjectedFunction, Side
 from engine.optimise.functions.biological import LkbNtcp, PoissonTcp
+from engine.optimise.functions.linear import LinearOverdose, LinearUnderdose
 from engine.optimise.functions.means import Geud, Homogeneity, MeanDose, SmoothMaximum, SmoothMinimum
 from engine.optimise.functions.squared import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
 from engine.optimise.functions.tails import DvhDistance, DvhMeanTail, DvhPenalty, LowerMeanTail, UpperMeanTail
@@ -22,6 +23,8 @@ __all__ = [
     "Geud",
     "Homogeneity",
     "LimitedFunction",
+    "LinearOverdose",
+    "LinearUnderdose",
     "LkbNtcp",
     "LowerMeanTail",
     "MeanDose",
@@ -42,6 +45,8 @@ Function = Annotated[
     SquaredOverdose
     | SquaredUnderdose
     | SquaredDeviation
+    | LinearOverdose
+    | LinearUnderdose
     | MeanDose
     | Geud
     | SmoothMaximum

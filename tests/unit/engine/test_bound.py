@@ -29,6 +29,8 @@ from engine.optimise.functions import (
     Eqd2,
     Geud,
     Homogeneity,
+    LinearOverdose,
+    LinearUnderdose,
     LkbNtcp,
     LowerMeanTail,
     MeanDose,
@@ -44,7 +46,7 @@ from engine.optimise.functions import (
 from engine.optimise.group import GroupEvaluator, Term, regions_of_group
 from engine.optimise.problem import Evaluation, LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from tests.dense_tiles import small_problem
 
 PROBABILITY = np.array([0.5, 0.3, 0.2])
@@ -68,6 +70,8 @@ PROVABLE = [
     SquaredDeviation(reference_dose="other"),
     SquaredOverdose(dose_gy=2.0, eqd2=EQD2),
     DoseFallOff(from_structure="T", near_gy=5.0, far_gy=1.0, fall_off_per_mm=0.1),
+    LinearOverdose(dose_gy=2.0),
+    LinearUnderdose(dose_gy=5.0),
     MeanDose(),
     MeanDose(eqd2=EQD2),
     Geud(a=1.0, limit="upper"),

@@ -9,7 +9,7 @@ from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredOverdos
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem
 from engine.optimise.robust import Form
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from tests.dense_tiles import small_problem
 
 PROBABILITY = np.array([0.5, 0.3, 0.2])

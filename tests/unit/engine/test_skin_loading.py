@@ -14,7 +14,9 @@ GRID = Grid((-48.75, -48.75, -48.75), (2.5, 2.5, 2.5), (40, 40, 40))
 
 def box(name, kind, x_mm, y_mm, z_mm):
     """Return a box on voxel faces: its edges are multiples of 2.5 mm."""
-    inside = [(c > low) & (c < high) for c, (low, high) in zip(GRID.centres_mm_xyz, (x_mm, y_mm, z_mm), strict=True)]
+    inside = [
+        (c > low) & (c < high) for c, (low, high) in zip(GRID.centres_mm_xyz, (x_mm, y_mm, z_mm), strict=True)
+    ]
     x, y, z = inside
     return Structure(name, kind, (z[:, None, None] & y[:, None] & x).astype(np.float32))
 
@@ -37,7 +39,12 @@ def beam(gantry_deg):
 
 def loading(case, gantries_deg, weights):
     return skin_loading(
-        case, "Target", 5.0, [beam(g) for g in gantries_deg], [row_of_beamlets() for _ in gantries_deg], weights
+        case,
+        "Target",
+        5.0,
+        [beam(g) for g in gantries_deg],
+        [row_of_beamlets() for _ in gantries_deg],
+        weights,
     )
 
 

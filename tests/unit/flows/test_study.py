@@ -88,6 +88,17 @@ BROKEN = {
         '"percentile"\nworst_percent = 10.0',
         "have no percentiles; use 'cvar'",
     ),
+    "an unknown solver": ("max_evaluations = 60", 'solver = "simplex"', "optimisation.solver"),
+    "a seed of a solver without random moves": (
+        "max_evaluations = 60",
+        'solver = "newton_cg"\nseed = 3',
+        "optimisation.seed: is for solver = 'simulated_annealing' alone",
+    ),
+    "no linear program for the primal-dual solver": (
+        "max_evaluations = 60",
+        'solver = "primal_dual"',
+        "these are not linear: Target: squared deviation",
+    ),
     "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
     "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
     "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),

@@ -94,7 +94,9 @@ def test_a_target_cropped_from_the_skin_is_prescribed_to_and_asked_for_dose_but_
 def test_rings_lie_around_the_whole_target_where_that_is_cropped(tmp_path):
     study = study_of(tmp_path, CROP, RINGS)
     assert {r.structure for r in study.structures} == {"Target"}
-    assert {o.function.from_structure for o in study.objectives if o.function.kind == "dose_fall_off"} == {"Target"}
+    assert {o.function.from_structure for o in study.objectives if o.function.kind == "dose_fall_off"} == {
+        "Target"
+    }
 
 
 def test_a_study_without_templates_stays_as_it_is(tmp_path):

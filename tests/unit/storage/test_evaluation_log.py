@@ -273,7 +273,7 @@ from engine.optimise.functions import SquaredDeviation, SquaredUnderdose
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from storage.evaluation_log import EvaluationLog
 from tests.dense_tiles import small_problem
 
