@@ -6,13 +6,15 @@ depend on how many workers there are, or which of them answered first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
+from engine.optimise.constraints import Constraint, Pressure, counted_states
 from engine.optimise.functions import MeanDose, one_sided
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.robust import Form, soft_maximum
@@ -84,20 +86,23 @@ class Evaluation:
     Parameters
     ----------
     value
-        Smoothed, weighted objective.
+        Smoothed, weighted objective, and what hard constraints add to it.
     gradient
         Its derivative by the weights, shape (n_beamlet,).
     term_values
         Unweighted value of every term in every state, shape (n_term, n_state).
     exact
-        The objective without smoothing; for the voxel-wise worst case the smoothed value, whose exact twin would
-        need another round.
+        The objective without smoothing and constraints; for the voxel-wise worst case the smoothed value, whose exact
+        twin would need another round. Where constraints alone are asked for, the value.
+    limited
+        Value of every constraint's function in every scenario, shape (n_constraint, n_scenario).
     """
 
     value: float
     gradient: F64
     term_values: F64
     exact: float
+    limited: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class Problem:
@@ -113,6 +118,8 @@ class Problem:
         Robust form.
     probability
         Probability of every scenario, the nominal one first, shape (n_scenario,).
+    constraints
+        Limits that hold in every scenario that the form looks at. They count once there is a pressure (`pressed`).
 
     Raises
     ------
@@ -120,7 +127,14 @@ class Problem:
         If there is no objective, or a robust form has only one scenario.
     """
 
-    def __init__(self, rows: RowHolders, terms: Sequence[Term], form: Form, probability: F64) -> None:
+    def __init__(
+        self,
+        rows: RowHolders,
+        terms: Sequence[Term],
+        form: Form,
+        probability: F64,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
         if not terms:
             raise OptimisationError("no objective was given (nothing could be optimised); add [[objectives]]")
         if form != "nominal" and probability.size < 2:
@@ -131,11 +145,38 @@ class Problem:
         self.form: Form = form
         self.probability = probability if form != "nominal" else np.ones(1)
         self.terms = split_terms(terms, form)
+        self.pressure: Pressure | None = None
+        self._limit(constraints)
 
     @property
     def used(self) -> int:
         """Number of scenarios that the form looks at."""
         return int(self.probability.size)
+
+    def limited_by(self, constraints: Sequence[Constraint]) -> "Problem":
+        """Return the same problem with other limits, and no pressure."""
+        other = copy(self)
+        other.pressure = None
+        other._limit(constraints)
+        return other
+
+    def _limit(self, constraints: Sequence[Constraint]) -> None:
+        self.constraints = tuple(constraints)
+        self._asked = (*self.terms, *(constraint.term for constraint in self.constraints))
+
+    def pressed(self, pressure: Pressure) -> "Problem":
+        """Return the same problem with some pressure on its constraints."""
+        other = copy(self)
+        other.pressure = pressure
+        return other
+
+    def excess_gy(self, limited: F64) -> F64:
+        """Return by how much limits are exceeded in every scenario, (n_constraint, n_scenario); -inf where none is."""
+        counts = np.ones(self.used) if self.form == "voxel_worst_case" else self.probability
+        excess_gy = counted_states(self.constraints, counts)
+        for row, constraint, values in zip(excess_gy, self.constraints, limited, strict=True):
+            row += constraint.excess_gy(values)
+        return excess_gy
 
     def evaluate(self, weight: F64, temperature: float) -> Evaluation:
         """Return value and gradient at ``weight``.
@@ -153,17 +194,29 @@ class Problem:
     def question(self, weight: F64, temperature: float) -> Question:
         """Return what the holders of the rows are asked for an evaluation."""
         voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
-        return Question(weight, self.terms, self.used, voxel_temperature_gy)
+        return Question(weight, self._asked, self.used, voxel_temperature_gy)
 
-    def combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
-        """Return term values, the objective's derivative by each sum, the objective, and its exact twin."""
+    def combine(self, totals: F64, temperature: float) -> tuple[F64, Evaluation]:
+        """Return the derivative by each sum, and all of the evaluation but its gradient."""
         values, inner = self._of_terms(totals)
-        weighted = np.zeros(totals.shape[1])
-        for term, of_term in zip(self.terms, values, strict=True):
+        n_term, n_state = len(self.terms), self._n_state(totals)
+        of_terms, limited = values[:n_term, :n_state], values[n_term:]
+        weighted = np.zeros(n_state)
+        for term, of_term in zip(self.terms, of_terms, strict=True):
             weighted += term.weight * of_term
         value, of_state = self._over_states(weighted, temperature)
         exact = self._over_states(weighted, 0.0)[0] if self.form == "composite_worst_case" else value
-        return values, self._factors(of_state) * inner, value, exact
+        of_limited = np.zeros_like(limited)
+        if self.pressure is not None:
+            excess_gy = self.excess_gy(limited)
+            pressed = self.pressure.value(excess_gy)
+            of_limited = self._by_value() * self.pressure.slope(excess_gy)
+            if self.pressure.objective:
+                value += pressed
+            else:
+                value, exact, of_state = pressed, pressed, np.zeros_like(of_state)
+        slopes = self._factors(of_state, of_limited) * inner
+        return slopes, Evaluation(value, np.zeros(0), of_terms, exact, limited)
 
     def hessian_product(self, weight: F64, direction: F64, temperature: float) -> F64:
         """Return the derivative of the gradient along a change of the weights, shape (n_beamlet,).
@@ -188,34 +241,54 @@ class Problem:
     def _slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
         """Return the objective's derivative by each sum, and its change along a change of the sums."""
         values, inner = self._of_terms(totals)
-        turned = np.zeros_like(totals)
-        weighted, weighted_moved = np.zeros((2, totals.shape[1]))
-        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+        n_term, n_state = len(self.terms), self._n_state(totals)
+        turned, values_moved = np.zeros_like(totals), np.zeros_like(values)
+        weighted, weighted_moved = np.zeros((2, n_state))
+        for number, (term, place) in enumerate(zip(self._asked, self._places, strict=True)):
             of_term = (inner[place] * moved[place]).sum(axis=0)
             for state in self._states_of(term, totals.shape[1]):
                 turned[place, state] = term.function.slope_change(totals[place, state], moved[place, state])
-            weighted += term.weight * values[number]
-            weighted_moved += term.weight * (of_term if term.robust else of_term[0])
+            values_moved[number] = of_term if term.robust else of_term[0]
+        for number, term in enumerate(self.terms):
+            weighted += term.weight * values[number, :n_state]
+            weighted_moved += term.weight * values_moved[number, :n_state]
         _, of_state = self._over_states(weighted, temperature)
         of_state_moved = np.zeros_like(of_state)
         if self.form == "composite_worst_case" and temperature > 0.0:
             mean_moved = float(of_state @ weighted_moved)
             of_state_moved = of_state * (weighted_moved - mean_moved) / temperature
-        factors = self._factors(of_state)
-        return factors * inner, factors * turned + self._factors(of_state_moved) * inner
+        of_limited = np.zeros_like(values[n_term:])
+        of_limited_moved = np.zeros_like(of_limited)
+        if self.pressure is not None:
+            excess_gy, by_value = self.excess_gy(values[n_term:]), self._by_value()
+            of_limited = by_value * self.pressure.slope(excess_gy)
+            of_limited_moved = by_value**2 * self.pressure.curvature(excess_gy) * values_moved[n_term:]
+            if not self.pressure.objective:
+                of_state, of_state_moved = np.zeros_like(of_state), np.zeros_like(of_state)
+        factors = self._factors(of_state, of_limited)
+        return factors * inner, factors * turned + self._factors(of_state_moved, of_limited_moved) * inner
 
     @property
     def _places(self) -> list[slice]:
         return self.question(np.zeros(0), 0.0).places
 
+    def _n_state(self, totals: F64) -> int:
+        """Return the number of states of the objectives: a voxel-wise worst case has one, whatever constraints have."""
+        return 1 if self.form == "voxel_worst_case" else totals.shape[1]
+
     def _states_of(self, term: Term, n_state: int) -> range:
-        return range(n_state) if term.robust else range(1)
+        all_in_one = self.form == "voxel_worst_case" and not term.each_scenario
+        return range(n_state) if term.robust and not all_in_one else range(1)
+
+    def _by_value(self) -> F64:
+        """Return the derivative of every excess by the value of its function, shape (n_constraint, 1)."""
+        return np.array([[constraint.sign / constraint.unit_per_gy] for constraint in self.constraints])
 
     def _of_terms(self, totals: F64) -> tuple[F64, F64]:
         """Return the value of every term in every state, and its derivative by each of its sums."""
         n_state = totals.shape[1]
-        values, inner = np.zeros((len(self.terms), n_state)), np.zeros_like(totals)
-        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+        values, inner = np.zeros((len(self._asked), n_state)), np.zeros_like(totals)
+        for number, (term, place) in enumerate(zip(self._asked, self._places, strict=True)):
             for state in self._states_of(term, n_state):
                 values[number, state] = term.function.value(totals[place, state])
                 inner[place, state] = term.function.slope(totals[place, state])
@@ -230,16 +303,27 @@ class Problem:
         of_state = self.probability if weighted.size > 1 else np.ones(1)
         return float((of_state * weighted).sum()), of_state
 
-    def _factors(self, of_state: F64) -> F64:
-        """Return the objective's derivative by each term's value, for every sum of the term, (n_sum, n_state)."""
+    def _factors(self, of_state: F64, of_limited: F64) -> F64:
+        """Return the derivative by the value of each objective and constraint, for every sum of it, (n_sum, n_state).
+
+        Parameters
+        ----------
+        of_state
+            Derivative by the objective in each state.
+        of_limited
+            Derivative by the value of every constraint in every scenario, shape (n_constraint, n_scenario).
+        """
+        n_state = max(of_state.size, of_limited.shape[1] if self.constraints else 0)
         rows = []
-        for term in self.terms:
-            factor = np.zeros(of_state.size)
-            if term.robust:
-                factor[:] = term.weight * of_state
+        for number, term in enumerate(self._asked):
+            factor = np.zeros(n_state)
+            if term.each_scenario:
+                factor[:] = of_limited[number - len(self.terms)]
+            elif term.robust:
+                factor[: of_state.size] = term.weight * of_state
             else:
                 factor[0] = term.weight * of_state.sum()
-            rows.append(np.broadcast_to(factor, (term.function.n_sum, of_state.size)))
+            rows.append(np.broadcast_to(factor, (term.function.n_sum, n_state)))
         return np.concatenate(rows)
 
 
@@ -259,11 +343,11 @@ def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, floa
         problem.combine(total, temperature)
         for (problem, _, temperature), total in zip(asked, totals, strict=True)
     ]
-    slopes = [slope for _, slope, _, _ in combined]
+    slopes = [slope for slope, _ in combined]
     gradients = [_merge(parts) for parts in zip(*rows.gradients(questions, slopes), strict=True)]
     return [
-        Evaluation(value, gradient, values, exact)
-        for (values, _, value, exact), gradient in zip(combined, gradients, strict=True)
+        replace(evaluation, gradient=gradient)
+        for (_, evaluation), gradient in zip(combined, gradients, strict=True)
     ]
 
 

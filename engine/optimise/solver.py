@@ -1,7 +1,7 @@
 """The default solver: L-BFGS-B on a smooth objective with bounds, in stages of decreasing smoothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import minimize
@@ -58,6 +58,8 @@ class SolveResult:
         Why the solver stopped, in words.
     converged
         Whether the tolerance was reached, rather than a limit.
+    limited
+        Value of every constraint's function at ``weight`` in every scenario, shape (n_constraint, n_scenario).
     """
 
     weight: F64
@@ -67,6 +69,7 @@ class SolveResult:
     term_values: F64
     reason: str
     converged: bool
+    limited: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def solve(
@@ -188,6 +191,7 @@ class _Run:
             self.best.term_values,
             self.reason,
             self.converged,
+            self.best.limited,
         )
 
 
