@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
@@ -14,13 +14,15 @@ from engine.influence.rows import rows_bytes, share_out
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate, Cuts, certify
+from engine.optimise.constraints import Constraint
 from engine.optimise.group import Term
+from engine.optimise.limits import LimitsOutcome, plan_within_limits
 from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
 from engine.optimise.solver import SolveResult, SolverOptions, solve
 from engine.optimise.together import Meeting
 from engine.spec.study import Study
-from flows.objective_regions import store_regions, terms_of_study
+from flows.objective_regions import constraints_of_study, store_regions, terms_of_study
 from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
@@ -53,6 +55,8 @@ class OptimiserInput:
         One for each objective of the study.
     regions_digest
         Relative volumes of all regions on the rows.
+    constraints
+        One for each constraint of the study.
     target_region
         Number of the region that the starting point is scaled to.
     groups
@@ -62,6 +66,7 @@ class OptimiserInput:
     """
 
     terms: tuple[Term, ...]
+    constraints: tuple[Constraint, ...]
     regions_digest: str
     target_region: int
     groups: StoredGroups
@@ -86,7 +91,7 @@ def prepare_optimiser(
     )
     groups = StoredGroups(run.store.address, layout, tuple(bricks), (nominal, *others), digest)
     of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
-    return OptimiserInput(terms, digest, 0, groups, of_groups)
+    return OptimiserInput(terms, constraints_of_study(study), digest, 0, groups, of_groups)
 
 
 def solver_options(study: Study) -> SolverOptions:
@@ -122,6 +127,9 @@ def solve_digest(
             "regions": prepared.regions_digest,
             "groups": [list(group) for group in prepared.groups.bricks],
             "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
+            "constraints": [
+                [c.region, c.function.model_dump(), c.sense, c.limit, c.robust] for c in prepared.constraints
+            ],
             "form": form,
             "probability": [scenario.probability for scenario in scenarios],
             "options": list(astuple(options)),
@@ -176,11 +184,11 @@ def find_weights(
         finished = False
         try:
             with stage() as steps, ExitStack() as while_asking:
-                problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+                probability = np.array([s.probability for s in scenarios])
+                problem = Problem(tiles.holders(), terms, form, probability, prepared.constraints)
                 if meeting is not None:
                     while_asking.enter_context(meeting.seat())
                 ask = Problem.evaluate if meeting is None else meeting.evaluate
-                cuts = Cuts()
                 steps.found(log.n_replayable)
                 cpu = _CpuSeconds(tiles, log.cpu_s)
 
@@ -193,12 +201,9 @@ def find_weights(
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
                     # What caps are made from is no objective.
-                    steps.advance(1, f"objective {evaluation.exact:.6g}" if asked is problem else "")
-                    return evaluation
-
-                def evaluate_for_solver(weight: F64, temperature: float) -> Evaluation:
-                    evaluation = evaluate(problem, weight, temperature)
-                    cuts.add(weight, evaluation)
+                    steps.advance(
+                        1, f"objective {evaluation.exact:.6g}" if asked.terms is problem.terms else ""
+                    )
                     return evaluation
 
                 weight = (
@@ -206,22 +211,47 @@ def find_weights(
                     if start_from
                     else uniform_start(problem.rows, prepared.target_region, prescription_gy)
                 )
-                result = solve(
-                    evaluate_for_solver,
-                    weight,
-                    n_smoothing_stage(form),
-                    lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
-                    options,
-                )
-                certificate = certify(problem, evaluate, cuts, result, options)
+
+                def temperature_of(stage: int, at: Evaluation) -> float:
+                    return smoothing(form, stage, at.exact, prescription_gy)
+
+                n_stage, limits = n_smoothing_stage(form), None
+                if problem.constraints:
+                    result, certificate, limits = plan_within_limits(
+                        problem, evaluate, weight, n_stage, temperature_of, options
+                    )
+                else:
+                    result, certificate = _solve_and_certify(
+                        problem, evaluate, weight, n_stage, temperature_of, options
+                    )
             cpu_s = cpu.now()
-            _write_solve(run, digest, result, certificate, cpu_s)
+            _write_solve(run, digest, result, certificate, limits, cpu_s)
             finished = True
         finally:
             log.close(finished)
-        return Solve(digest, result, problem.terms, cpu_s, certificate)
+        return Solve(digest, result, problem.terms, cpu_s, certificate, limits)
 
     return find_or_make(run, f"solve-{digest}", find, make, meeting.stopped if meeting else None)
+
+
+def _solve_and_certify(
+    problem: Problem,
+    evaluate: Callable[[Problem, F64, float], Evaluation],
+    weight: F64,
+    n_stage: int,
+    temperature: Callable[[int, Evaluation], float],
+    options: SolverOptions,
+) -> tuple[SolveResult, Certificate]:
+    """Solve without limits."""
+    cuts = Cuts()
+
+    def evaluate_for_solver(weight: F64, temperature: float) -> Evaluation:
+        evaluation = evaluate(problem, weight, temperature)
+        cuts.add(weight, evaluation)
+        return evaluation
+
+    result = solve(evaluate_for_solver, weight, n_stage, temperature, options)
+    return result, certify(problem, evaluate, cuts, result, options)
 
 
 class _CpuSeconds:
@@ -305,17 +335,26 @@ class ResidentTiles:
             self.n_evaluation += 1
 
 
-def _write_solve(run: Run, digest: str, result: SolveResult, certificate: Certificate, cpu_s: float) -> None:
+def _write_solve(
+    run: Run,
+    digest: str,
+    result: SolveResult,
+    certificate: Certificate,
+    limits: LimitsOutcome | None,
+    cpu_s: float,
+) -> None:
+    arrays = {"weight": result.weight, "history": result.history, "term_values": result.term_values}
     run.store.write_arrays(
         SOLVE,
         digest,
-        {"weight": result.weight, "history": result.history, "term_values": result.term_values},
+        arrays if limits is None else {**arrays, "limited": result.limited},
         {
             "value": result.value,
             "stage_begin": list(result.stage_begin),
             "reason": result.reason,
             "converged": result.converged,
             "certificate": asdict(certificate),
+            "limits": None if limits is None else asdict(limits),
             "provenance": provenance({}, cpu_s),
         },
     )
@@ -332,6 +371,8 @@ def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
         arrays["term_values"],
         attributes["reason"],
         bool(attributes["converged"]),
+        arrays.get("limited", np.zeros((0, 0))),
     )
     certificate = Certificate(**attributes["certificate"])
-    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate)
+    limits = None if attributes["limits"] is None else LimitsOutcome.read(attributes["limits"])
+    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate, limits)

@@ -19,6 +19,7 @@ from engine.units import PERCENT
 from flows.beams import beam_summaries, fluence_maps
 from flows.export import export_plan
 from flows.judging import Judgement
+from flows.limits import limits_summary
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     CaseSummary,
@@ -170,6 +171,7 @@ def plan_summary(
         volumes=nominal.statistics,
         remaining=judgement.remaining,
         goals=nominal.goals,
+        limits=limits_summary(study, influence.scenarios, solve, judgement.limited),
         indices=nominal.indices,
         robustness=(
             RobustnessSummary(
@@ -246,8 +248,11 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
+    solver = "L-BFGS-B" + (f" in {n_stage} smoothing stages" if n_stage > 1 else "")
+    if solve.limits is not None:
+        solver = "L-BFGS-B in rounds of an augmented Lagrangian"
     return ConvergenceSummary(
-        solver="L-BFGS-B" + (f" in {n_stage} smoothing stages" if n_stage > 1 else ""),
+        solver=solver,
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),
         terms=tuple(

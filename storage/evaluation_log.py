@@ -31,8 +31,8 @@ from storage.places.address import Address
 from storage.places.place import clear_errors
 
 _HEADER = struct.Struct("<IIIII16sddd")
-"""Sizes of gradient, of term values and of a row of these, of values of constraints and of a row of these, digest of the
-question, value, exact value, CPU seconds."""
+"""Sizes of gradient, of term values and of a row of these, of values of constraints and of a row of these, digest of
+the question, value, exact value, CPU seconds."""
 _CRC = struct.Struct("<I")
 
 

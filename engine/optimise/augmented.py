@@ -118,7 +118,9 @@ def solve_within_limits(
         n_used += found.history.size
         weight = found.weight
         excess_gy = problem.excess_gy(found.limited)
-        agreed = np.where(held[:, None], np.maximum(excess_gy, -pressure.multiplier / pressure.penalty[:, None]), 0.0)
+        agreed = np.where(
+            held[:, None], np.maximum(excess_gy, -pressure.multiplier / pressure.penalty[:, None]), 0.0
+        )
         largest, violation_before = float(np.abs(agreed).max()), violation
         violation = float(np.maximum(excess_gy[held], 0.0).max(initial=0.0))
         multiplier = np.where(held[:, None], pressure.slope(excess_gy), 0.0)
@@ -145,7 +147,11 @@ def solve_within_limits(
 
 def _told(best: Rounds, history: F64, begins: list[int], n_round: int, settled: bool) -> SolveResult:
     """Return the result with the history of all rounds, and why they ended."""
-    why = best.result.reason if settled or not best.met else f"{best.result.reason}; multipliers had not settled"
+    why = (
+        best.result.reason
+        if settled or not best.met
+        else f"{best.result.reason}; multipliers had not settled"
+    )
     return replace(
         best.result,
         history=history,

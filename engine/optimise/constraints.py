@@ -64,7 +64,9 @@ class Constraint:
     def __post_init__(self) -> None:
         require_sense(self.function, self.sense)
         if self.limit <= 0.0:
-            raise OptimisationError(f"the limit of '{self.label}' is {self.limit:g}; it has to be greater than 0")
+            raise OptimisationError(
+                f"the limit of '{self.label}' is {self.limit:g}; it has to be greater than 0"
+            )
         object.__setattr__(self, "function", self.function.without_limit())
 
     @property

@@ -70,11 +70,13 @@ class Diagnosis:
         """Return it in words."""
         if self.can_be_met:
             return (
-                "The limits can be met (a plan that meets them was found), but the solver did not reach them within its "
-                "evaluations: allow more max_evaluations.",
+                "The limits can be met (a plan that meets them was found), but the solver did not get there within its "
+                "evaluations; allow more with max_evaluations.",
             )
         first = (
-            "No plan meets all limits (proven)." if self.proven else "No plan was found that meets all limits."
+            "No plan meets all limits (proven)."
+            if self.proven
+            else "No plan was found that meets all limits."
         )
         if len(self.fights) == 1:
             (fight,) = self.fights
@@ -98,7 +100,9 @@ class Diagnosis:
             f"to {_moved(constraint, fight.together)}"
         )
         if fight.alone is None:
-            return f"If '{constraint.in_words()}' gave way alone, the others could still not be met; {together}."
+            return (
+                f"If '{constraint.in_words()}' gave way alone, the others could still not be met; {together}."
+            )
         return (
             f"If all others are kept, '{constraint.in_words()}' would have to give {_amount(constraint, fight.alone)}, "
             f"to {_moved(constraint, fight.alone)}; {together}."

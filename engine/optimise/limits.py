@@ -1,7 +1,8 @@
 """A plan within limits: solved, diagnosed if there is none, and certified."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from engine.model.arrays import F64
 from engine.optimise.augmented import Ask, Rounds, solve_within_limits
 from engine.optimise.bound import Certificate, Cuts, certify
 from engine.optimise.constraints import TOLERANCE_GY
-from engine.optimise.infeasible import Diagnosis, diagnose
+from engine.optimise.infeasible import Diagnosis, Fight, diagnose
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.solver import SolveResult, SolverOptions
 
@@ -37,6 +38,22 @@ class LimitsOutcome:
     worst_state: tuple[int, ...]
     multipliers: tuple[float, ...]
     diagnosis: Diagnosis | None
+
+    @classmethod
+    def read(cls, kept: Mapping[str, Any]) -> "LimitsOutcome":
+        """Return an outcome from its numbers in the store, nested as `dataclasses.asdict` leaves them."""
+        told = kept["diagnosis"]
+        diagnosis = None
+        if told is not None:
+            fights = tuple(Fight(**fight) for fight in told["fights"])
+            diagnosis = Diagnosis(told["can_be_met"], told["proven"], fights)
+        return cls(
+            tuple(kept["limits"]),
+            tuple(kept["excess_gy"]),
+            tuple(kept["worst_state"]),
+            tuple(kept["multipliers"]),
+            diagnosis,
+        )
 
     @property
     def met(self) -> tuple[bool, ...]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.errors import OptimisationError, printable
 from engine.evaluate.goals import parse_goal
@@ -14,6 +14,8 @@ from engine.optimise.robust import Form
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
+from engine.spec.constraints import ConstraintSpec
+from engine.spec.function_keys import gather_function
 from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec
 from engine.spec.structures import check_order
@@ -197,16 +199,7 @@ class ObjectiveSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _gather_function(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or isinstance(values.get("function"), dict | BaseModel):
-            return values
-        own = {
-            # What a validator has touched is no longer JSON to pydantic, where an array may be a tuple.
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-            if key in cls.model_fields and key != "function"
-        }
-        rest = {key: value for key, value in values.items() if key not in cls.model_fields}
-        return {**own, "function": {"kind": values.get("function"), **rest}}
+        return gather_function(values, cls.model_fields)
 
     def label(self) -> str:
         """Return a text for reports."""
@@ -258,6 +251,7 @@ class Study(Spec):
     scenarios: ScenariosSpec = ScenariosSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
+    constraints: tuple[ConstraintSpec, ...] = ()
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
 
@@ -273,6 +267,20 @@ class Study(Spec):
         if printable(name) != name:
             raise ValueError("has a control character; write one line of plain text")
         return name
+
+    @field_validator("constraints")
+    @classmethod
+    def _not_scaled_away(
+        cls, constraints: tuple[ConstraintSpec, ...], info: ValidationInfo
+    ) -> tuple[ConstraintSpec, ...]:
+        prescription = info.data.get("prescription")  # absent if it is itself a mistake
+        if constraints and prescription is not None and prescription.normalisation() is not None:
+            raise ValueError(
+                f"normalise = '{prescription.normalise}' would scale the plan out of its limits; write "
+                "prescription.normalise = 'none', and what the target shall have as a constraint of its own (such as "
+                "dvh_mean_tail with at_least)"
+            )
+        return constraints
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -309,6 +317,11 @@ class Study(Spec):
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)
             if isinstance(objective.function, DoseFallOff):
                 names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
+        for number, constraint in enumerate(self.constraints):
+            names.append((f"constraints[{number}].structure", constraint.structure))
+            names.extend((f"constraints[{number}].excluding", name) for name in constraint.excluding)
+            if isinstance(constraint.function, DoseFallOff):
+                names.append((f"constraints[{number}].from_structure", constraint.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
 
