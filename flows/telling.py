@@ -21,6 +21,7 @@ from engine.units import PERCENT
 from flows.beams import beam_summaries, fluence_maps, skin_loading_of
 from flows.export import export_plan
 from flows.judging import Judgement
+from flows.limits import limits_summary
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     CaseSummary,
@@ -182,6 +183,7 @@ def plan_summary(
         volumes=nominal.statistics,
         remaining=judgement.remaining,
         goals=nominal.goals,
+        limits=limits_summary(study, influence.scenarios, solve, judgement.limited),
         indices=nominal.indices,
         robustness=(
             RobustnessSummary(
@@ -258,9 +260,12 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
+    how = f" in {n_stage} smoothing stages" if n_stage > 1 else ""
+    if solve.limits is not None:
+        how = " in rounds of an augmented Lagrangian"
     return ConvergenceSummary(
         solver=SOLVER_WORDS[study.optimisation.solver]
-        + (f" in {n_stage} smoothing stages" if n_stage > 1 else "")
+        + how
         + (f", {solve.result.n_product} products with the Hessian" if solve.result.n_product else ""),
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),

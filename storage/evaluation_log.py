@@ -32,8 +32,9 @@ from storage.log_files import log_files
 from storage.places.address import Address
 from storage.places.place import clear_errors
 
-_HEADER = struct.Struct("<III16sddd")
-"""Sizes of gradient, of term values and of a row of these, digest of the question, value, exact value, CPU seconds."""
+_HEADER = struct.Struct("<IIIII16sddd")
+"""Sizes of gradient, of term values and of a row of these, of values of constraints and of a row of these, digest of
+the question, value, exact value, CPU seconds."""
 _CRC = struct.Struct("<I")
 _STATE = hashlib.sha256(b"state of a solver").digest()[:16]
 """Stands where other records have the digest of their question."""
@@ -155,17 +156,19 @@ class EvaluationLog:
         self._append(_STATE, _only(state), cpu_s)
 
     def _append(self, question: bytes, evaluation: Evaluation, cpu_s: float) -> None:
-        terms = evaluation.term_values
+        terms, limited = evaluation.term_values, evaluation.limited
         body = _HEADER.pack(
             evaluation.gradient.size,
             terms.size,
             terms.shape[1],
+            limited.size,
+            limited.shape[1],
             question,
             evaluation.value,
             evaluation.exact,
             cpu_s,
         )
-        body += evaluation.gradient.tobytes() + terms.tobytes()
+        body += evaluation.gradient.tobytes() + terms.tobytes() + limited.tobytes()
         with clear_errors(self._store, "write"):
             self._log.write(body + _CRC.pack(crc32c.crc32c(body)))
 
@@ -194,13 +197,21 @@ def _whole_records(raw: bytes) -> tuple[bytes, list[_Record]]:
     known: list[_Record] = []
     at = 0
     while at + _HEADER.size <= len(raw):
-        n_gradient, n_terms, n_state, question, value, exact, cpu_s = _HEADER.unpack_from(raw, at)
+        header = _HEADER.unpack_from(raw, at)
+        n_gradient, n_terms, n_state, n_limited, n_scenario, question, value, exact, cpu_s = header
         begin = at + _HEADER.size
-        end = begin + 8 * (n_gradient + n_terms)
+        end = begin + 8 * (n_gradient + n_terms + n_limited)
         if end + _CRC.size > len(raw) or _CRC.unpack_from(raw, end)[0] != crc32c.crc32c(raw[at:end]):
             break
-        numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms, begin).copy()
-        evaluation = Evaluation(value, numbers[:n_gradient], numbers[n_gradient:].reshape(-1, n_state), exact)
+        numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms + n_limited, begin).copy()
+        gradient, terms, limited = np.split(numbers, [n_gradient, n_gradient + n_terms])
+        evaluation = Evaluation(
+            value,
+            gradient,
+            terms.reshape(-1, n_state),
+            exact,
+            limited.reshape(-1, n_scenario) if n_limited else np.zeros((0, 0)),
+        )
         at = end + _CRC.size
         known.append(_Record(question, evaluation, cpu_s))
     return raw[:at], known

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from engine.errors import OptimisationError, StudyError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
+from engine.optimise.augmented import SOLVERS_WITHIN_LIMITS, why_not_within_limits
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
 from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.optimise.solvers import SolverName
@@ -16,7 +17,9 @@ from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
+from engine.spec.constraints import ConstraintSpec
 from engine.spec.expansion import Expanded, expand
+from engine.spec.function_keys import gather_function
 from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec, where
 from engine.spec.structures import check_order
@@ -274,16 +277,7 @@ class ObjectiveSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _gather_function(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or isinstance(values.get("function"), dict | BaseModel):
-            return values
-        own = {
-            # What a validator has touched is no longer JSON to pydantic, where an array may be a tuple.
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-            if key in cls.model_fields and key != "function"
-        }
-        rest = {key: value for key, value in values.items() if key not in cls.model_fields}
-        return {**own, "function": {"kind": values.get("function"), **rest}}
+        return gather_function(values, cls.model_fields)
 
     def label(self) -> str:
         """Return a text for reports."""
@@ -335,6 +329,7 @@ class Study(Spec):
     scenarios: ScenariosSpec = ScenariosSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
+    constraints: tuple[ConstraintSpec, ...] = ()
     templates: tuple[Template, ...] = Field(
         (), description="stand for structures and objectives: `nightbeam check STUDY` lists what they come to"
     )
@@ -356,6 +351,20 @@ class Study(Spec):
             raise ValueError("has a control character; write one line of plain text")
         return name
 
+    @field_validator("constraints")
+    @classmethod
+    def _not_scaled_away(
+        cls, constraints: tuple[ConstraintSpec, ...], info: ValidationInfo
+    ) -> tuple[ConstraintSpec, ...]:
+        prescription = info.data.get("prescription")  # absent if it is itself a mistake
+        if constraints and prescription is not None and prescription.normalisation() is not None:
+            raise ValueError(
+                f"normalise = '{prescription.normalise}' would scale the plan out of its limits; write "
+                "prescription.normalise = 'none', and what the target shall have as a constraint of its own (such as "
+                "dvh_mean_tail with at_least)"
+            )
+        return constraints
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         sad_mm = MACHINES[self.beams.machine].sad_mm
@@ -375,8 +384,9 @@ class Study(Spec):
             for number, objective in enumerate(self.objectives):
                 if objective.robust:
                     _require_sides(number, objective)
-        if not self.templates:
-            self._require_fitting_solver()
+        unfit = "" if self.templates else self._why_unfit_solver()
+        if unfit:
+            raise ValueError(f"optimisation.solver: {unfit}")
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
             used |= {t.criterion for t in self.templates if isinstance(t, Rings | RemainingVolume)}
@@ -396,7 +406,8 @@ class Study(Spec):
         Raises
         ------
         TemplateError, ValueError
-            If a template does not fit, or makes a structure whose name is taken.
+            If a template does not fit, or the solver does not fit what they add, or one makes a structure whose name
+            is taken.
         """
         if not self.templates:
             return self
@@ -415,21 +426,25 @@ class Study(Spec):
         check_order(changes["structures"])
         study = self.model_copy(update=changes)
         study._expanded = expansion.templates
-        study._require_fitting_solver()
+        unfit = study._why_unfit_solver()
+        if unfit:
+            raise TemplateError("optimisation.solver", unfit)
         return study
 
-    def _require_fitting_solver(self) -> None:
+    def _why_unfit_solver(self) -> str:
+        """Return in words why the solver is none for this study; nothing if it is one."""
         solver = self.optimisation.solver
+        if self.constraints and solver not in SOLVERS_WITHIN_LIMITS:
+            return why_not_within_limits(solver)
         functions = [(objective.label(), objective.function) for objective in self.objectives]
         if solver in ("primal_dual", "highs"):
             refusal = why_no_linear_program(functions, self.optimisation.robust)
-            if refusal:
-                raise ValueError(f"optimisation.solver = '{solver}': {refusal}")
+            return f"'{solver}': {refusal}" if refusal else ""
         if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
-            raise ValueError(
-                "optimisation.solver = 'newton_cg' uses curvature, and all objectives are linear or made of linear "
-                "pieces; use 'primal_dual'"
+            return (
+                "'newton_cg' uses curvature, and all objectives are linear or made of linear pieces; use 'primal_dual'"
             )
+        return ""
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""
@@ -445,6 +460,11 @@ class Study(Spec):
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)
             if isinstance(objective.function, DoseFallOff):
                 names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
+        for number, constraint in enumerate(self.constraints):
+            names.append((f"constraints[{number}].structure", constraint.structure))
+            names.extend((f"constraints[{number}].excluding", name) for name in constraint.excluding)
+            if isinstance(constraint.function, DoseFallOff):
+                names.append((f"constraints[{number}].from_structure", constraint.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
 

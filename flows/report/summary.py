@@ -236,6 +236,37 @@ class CertificateSummary(ReportModel):
     text: str
 
 
+class LimitRow(ReportModel):
+    """One hard constraint, in ``unit`` of its function.
+
+    ``value`` is what the optimiser's dose has in its ``worst_scenario``, ``full_dose`` what the nominal dose without
+    cut-offs has on the same grid. ``plan_limit`` is the limit that the plan was made with: another one than ``limit`` if
+    that had to give. ``buys`` is by how much the objective would fall if the limit gave by ``step`` (such as 1 Gy), to
+    first order, and ``buys_percent`` the same as a share of the objective.
+    """
+
+    structure: str
+    function: str
+    sense: Literal["at most", "at least"]
+    limit: float
+    plan_limit: float
+    unit: str
+    value: float
+    worst_scenario: str
+    full_dose: float
+    met: bool
+    step: str
+    buys: float
+    buys_percent: float | None
+
+
+class LimitsSummary(ReportModel):
+    """The hard constraints; ``diagnosis`` says in sentences why they are not met, if they are not."""
+
+    rows: tuple[LimitRow, ...]
+    diagnosis: tuple[str, ...] = ()
+
+
 class ConvergenceSummary(ReportModel):
     """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
 
@@ -284,6 +315,7 @@ class PlanSummary(ReportModel):
     volumes: tuple[StructureStatistics, ...] = Field(min_length=1)
     remaining: StructureStatistics | None = None
     goals: tuple[GoalResult, ...]
+    limits: LimitsSummary | None = None
     indices: tuple[TargetIndices, ...]
     robustness: RobustnessSummary | None
     scenarios: tuple[ScenarioSummary, ...] = Field(min_length=1)

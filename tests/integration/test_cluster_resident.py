@@ -22,6 +22,7 @@ from cluster.workers import SupervisedClient
 from engine.errors import ClusterError, DamagedObjectError
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
+from engine.optimise.constraints import Constraint, Pressure
 from engine.optimise.functions import (
     Geud,
     LinearUnderdose,
@@ -176,6 +177,25 @@ def test_evaluations_and_hessian_products_of_many_sums_have_the_same_bits_even_i
         again, rows.curvature_products([question], [direction], [slopes], [changes]), strict=True
     ):
         assert part.tobytes() == expected.tobytes()
+    resident.close()
+
+
+@pytest.mark.parametrize("form", ["expected", "composite_worst_case", "voxel_worst_case", "cvar"])
+def test_pressure_on_hard_constraints_has_the_same_bits_on_workers(small, groups, client, form):
+    limits = [
+        Constraint("mean", 1, MeanDose(), "at_most", 1.0),
+        Constraint("tail", 0, UpperMeanTail(volume_percent=10.0, dose_gy=3.0), "at_most", 3.0, robust=False),
+    ]
+    part = 0.4 if form == "cvar" else None
+    pressure = Pressure(np.full((2, PROBABILITY.size), 0.7), np.array([2.0, 3.0]))
+    weight = np.random.default_rng(83).uniform(0.0, 3.0, small.n_beamlet)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    here, there = (
+        Problem(rows, TERMS, form, PROBABILITY, part, limits).pressed(pressure).evaluate(weight, 0.1)
+        for rows in (small.rows, resident)
+    )
+    assert bits(there) == bits(here)
+    assert there.limited.tobytes() == here.limited.tobytes()
     resident.close()
 
 

@@ -1,7 +1,7 @@
 """What all solvers have in common: options, result, and the questions of a stage, counted and within their limit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -38,9 +38,9 @@ class SolverOptions:
         Questions in all stages together: evaluations of value and gradient, and products with the Hessian, each of
         which reads the matrix twice. (Simulated annealing asks for values alone, which read it once.)
     tolerance
-        The last stage ends when an iteration lowers the objective by less than this share of it (projected
-        gradient and IPOPT: ten iterations; primal-dual: when the distance from a solution is less than this share). On the TG-119 example
-        and with L-BFGS-B, 1e-7 ends about 4e-5 above the optimum, 1e-5 about 4e-4.
+        The last stage ends when an iteration lowers the objective by less than this share of it (projected gradient
+        and IPOPT: ten iterations; primal-dual: when the distance from a solution is less than this share). On the
+        TG-119 example and with L-BFGS-B, 1e-7 ends about 4e-5 above the optimum, 1e-5 about 4e-4.
     memory
         Correction pairs that L-BFGS-B keeps.
     max_bound_evaluations
@@ -84,6 +84,8 @@ class SolveResult:
         Whether the tolerance was reached, rather than a limit.
     n_product
         Products with the Hessian, beside the evaluations.
+    limited
+        Value of every constraint's function at ``weight`` in every scenario, shape (n_constraint, n_scenario).
     """
 
     weight: F64
@@ -94,6 +96,7 @@ class SolveResult:
     reason: str
     converged: bool
     n_product: int = 0
+    limited: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True)

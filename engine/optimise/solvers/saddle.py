@@ -118,6 +118,8 @@ class SaddlePoint:
         refusal = why_no_linear_program([(t.label, t.function) for t in problem.terms], problem.form)
         if refusal:
             raise OptimisationError(refusal)
+        if problem.constraints:
+            raise OptimisationError("this solver is for problems without hard constraints; use another one")
         self._rows, self._used = problem.rows, problem.used
         regions = problem.rows.regions()
         means: list[_Part] = []

@@ -94,4 +94,5 @@ def solve(
         ending.reason,
         ending.converged,
         search.n_product,
+        search.best.limited,
     )

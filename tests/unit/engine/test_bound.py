@@ -297,7 +297,8 @@ def test_weights_no_worse_than_a_value_obey_its_caps(form, seed):
 def test_a_function_whose_planes_need_not_lie_below_it_has_no_certificate(function, why):
     terms = [*TERMS, Term("Core: wild", 0, function, 1.0)]
     result = SimpleNamespace(value=1.0, converged=True)
-    certificate = certify(SimpleNamespace(terms=terms, form="nominal"), None, Cuts(), result, SolverOptions())
+    problem = SimpleNamespace(terms=terms, form="nominal", constraints=())
+    certificate = certify(problem, None, Cuts(), result, SolverOptions())
     assert (certificate.lower_bound, certificate.gap) == (None, None)
     assert certificate.text.startswith("stationary, no certificate (")
     assert why in certificate.text

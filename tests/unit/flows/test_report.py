@@ -41,6 +41,8 @@ from flows.report.summary import (
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
+    LimitRow,
+    LimitsSummary,
     MadeStructure,
     ObjectiveTerm,
     PlanSummary,
@@ -568,3 +570,26 @@ def test_margins_and_overrides_of_the_study_are_told(made: _Made) -> None:
     implant = "'implant' (1 cc) has relative electron density 3.735"
     for expected in ("CTV + 5 mm in all directions", "ring: 20 mm around the PTV", implant):
         assert expected in text
+
+
+def _limit(value: float, met: bool) -> LimitRow:
+    return LimitRow(
+        structure="SpinalCord", function="gEUD (a 8)", sense="at most", limit=20.0, plan_limit=20.0 if met else 23.1,
+        unit="Gy", value=value, worst_scenario="left 5 mm", full_dose=19.47, met=met, step="1 Gy", buys=12.25,
+        buys_percent=3.5,
+    )  # fmt: skip
+
+
+def test_a_limit_that_is_met_is_told_with_its_worst_scenario_and_what_it_costs(made: _Made) -> None:
+    limits = LimitsSummary(rows=(_limit(19.98, True),))
+    text = _words(made.summary.model_copy(update={"limits": limits}))
+    assert "SpinalCord gEUD (a 8) ≤ 20 Gy 19.98 Gy left 5 mm 19.47 Gy ✓ met 12.2 per 1 Gy 3.5" in text
+    assert "limit of this plan" not in text
+    assert "Not all limits are met" not in text
+
+
+def test_a_limit_that_cannot_be_met_is_told_with_the_one_of_the_plan_and_why(made: _Made) -> None:
+    limits = LimitsSummary(rows=(_limit(23.08, False),), diagnosis=("These <2> fight.",))
+    text = _words(made.summary.model_copy(update={"limits": limits}))
+    assert "SpinalCord gEUD (a 8) ≤ 20 Gy 23.1 Gy 23.08 Gy left 5 mm 19.47 Gy ✗ exceeded" in text
+    assert "Not all limits are met. These <2> fight." in text

@@ -120,6 +120,20 @@ def test_the_check_lists_what_templates_come_to(tmp_path):
     assert "objective Target without Heart: squared deviation (dose 20 Gy), weight 100" in answer.output
 
 
+def test_a_solver_that_does_not_fit_what_templates_add_is_told_with_its_line(tmp_path):
+    text = STUDY.replace("max_evaluations = 60", 'solver = "primal_dual"')
+    for nonlinear, linear in {
+        "composite_worst_case": "expected",
+        "squared_deviation": "linear_underdose",
+        "squared_overdose": "linear_overdose",
+    }.items():
+        text = text.replace(f'"{nonlinear}"', f'"{linear}"')
+    line = 1 + text.splitlines().index('solver = "primal_dual"')
+    assert load_study(write_study(tmp_path, text)).optimisation.solver == "primal_dual"
+    with pytest.raises(StudyError, match=rf"line {line}: optimisation.solver: .* not linear: zTarget_ring_0-5mm"):
+        load_study(write_study(tmp_path, text + RINGS))
+
+
 MISTAKES = {
     "an unknown template": (RINGS.replace("rings", "halo"), "templates[0]: unknown add 'halo'; known are rings"),
     "a key of another": (RINGS + "depth_mm = 3.0\n", "templates[0].depth_mm: there is no such key"),
