@@ -2,8 +2,8 @@
 
 A study's nominal scenario, solved in this process by every solver from the same start: once with its own objectives,
 and once with linear forms in the place of the squared ones, for the primal-dual solver. A pass reads all tiles once: an
-evaluation is two, a product with the Hessian two (the doses of weights and direction share one), a value alone is one, a
-step of the primal-dual solver two. The gap is the distance to the best lower bound that was proven from any of the
+evaluation is two, a product with the Hessian two (the doses of weights and direction share one), a value alone is one,
+a step of the primal-dual solver two. The gap is the distance to the best lower bound that was proven from any of the
 solves, as a share of the objective. Writes a picture, and prints a table. From the repository's root.
 """
 
@@ -133,11 +133,11 @@ def linear_terms(terms: Sequence[Term]) -> list[Term]:
 
     The factor is about what makes both as hard: a Gy beyond a limit counts as ten Gy² did.
     """
-    result = []
-    for term in terms:
-        for function in _linear(term.function):
-            result.append(replace(term, function=function, weight=10.0 * term.weight))
-    return result
+    return [
+        replace(term, function=function, weight=10.0 * term.weight)
+        for term in terms
+        for function in _linear(term.function)
+    ]
 
 
 def _linear(function: DoseFunction) -> tuple[DoseFunction, ...]:

@@ -106,4 +106,6 @@ def _diagnosis(study: Study, solve: Solve) -> tuple[str, ...]:
 
 def _step(constraint: Constraint) -> tuple[float, str]:
     """Return how far a limit gives for what is told, in its unit, and in words."""
-    return (1.0, f"1 {constraint.unit}") if constraint.unit else (constraint.limit / PERCENT, "1 % of the limit")
+    return (
+        (1.0, f"1 {constraint.unit}") if constraint.unit else (constraint.limit / PERCENT, "1 % of the limit")
+    )

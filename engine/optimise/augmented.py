@@ -15,7 +15,7 @@ from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.constraints import TOLERANCE_GY, Pressure
 from engine.optimise.problem import Evaluation, Problem
-from engine.optimise.solvers import Further, SolverName, SolveResult, SolverOptions, solve
+from engine.optimise.solvers import Further, SolveResult, SolverName, SolverOptions, solve
 
 Ask = Callable[[Problem, F64, float], Evaluation]
 """`Problem.evaluate`, or something that asks together with others, or from a log."""
@@ -70,7 +70,7 @@ def solve_within_limits(
     temperature: Callable[[int, Evaluation], float],
     options: SolverOptions,
     soft: int | None = None,
-    further: AskFurther = lambda problem: Further(),  # noqa: ARG005
+    further: AskFurther = lambda problem: Further(),
 ) -> Rounds:
     """Minimise the objective within the limits, or the excess over one of them within all others.
 

@@ -114,7 +114,7 @@ def diagnose(
     ask: Ask,
     start: F64,
     options: SolverOptions,
-    further: AskFurther = lambda problem: Further(),  # noqa: ARG005
+    further: AskFurther = lambda problem: Further(),
 ) -> tuple[Diagnosis, F64, tuple[Constraint, ...]]:
     """Find out whether limits can be met, and if not, which fight.
 

@@ -68,7 +68,7 @@ def plan_within_limits(
     n_stage: int,
     temperature: Callable[[int, Evaluation], float],
     options: SolverOptions,
-    further: AskFurther = lambda problem: Further(),  # noqa: ARG005
+    further: AskFurther = lambda problem: Further(),
 ) -> tuple[SolveResult, Certificate, LimitsOutcome]:
     """Solve within limits; where they cannot be met, say why, and solve with those relaxed that fight.
 

@@ -442,7 +442,8 @@ class Study(Spec):
             return f"'{solver}': {refusal}" if refusal else ""
         if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
             return (
-                "'newton_cg' uses curvature, and all objectives are linear or made of linear pieces; use 'primal_dual'"
+                "'newton_cg' uses curvature, and all objectives are linear or made of linear pieces; "
+                "use 'primal_dual'"
             )
         return ""
 

@@ -240,9 +240,9 @@ class LimitRow(ReportModel):
     """One hard constraint, in ``unit`` of its function.
 
     ``value`` is what the optimiser's dose has in its ``worst_scenario``, ``full_dose`` what the nominal dose without
-    cut-offs has on the same grid. ``plan_limit`` is the limit that the plan was made with: another one than ``limit`` if
-    that had to give. ``buys`` is by how much the objective would fall if the limit gave by ``step`` (such as 1 Gy), to
-    first order, and ``buys_percent`` the same as a share of the objective.
+    cut-offs has on the same grid. ``plan_limit`` is the limit that the plan was made with: another one than ``limit``
+    if that had to give. ``buys`` is by how much the objective would fall if the limit gave by ``step`` (such as 1 Gy),
+    to first order, and ``buys_percent`` the same as a share of the objective.
     """
 
     structure: str

@@ -87,8 +87,8 @@ class _Part:
 class LinearProgram:
     """Least ``cost . variables`` with ``matrix @ variables <= limit`` and bounds.
 
-    Variables are the weights, how far every row is beyond its limit, and the threshold of every tail. ``sign`` is -1 for
-    rows that are to get dose, and 1 for all others.
+    Variables are the weights, how far every row is beyond its limit, and the threshold of every tail. ``sign`` is -1
+    for rows that are to get dose, and 1 for all others.
     """
 
     cost: F64

@@ -59,9 +59,7 @@ def pressed_problem(small, form, objective=True):
     problem = Problem(small.rows, TERMS, form, PROBABILITY, PARTS.get(form), CONSTRAINTS)
     rng = np.random.default_rng(4)
     shape = len(CONSTRAINTS), problem.used
-    return problem.pressed(
-        Pressure(rng.uniform(0.0, 3.0, shape), rng.uniform(1.0, 5.0, shape[0]), objective)
-    )
+    return problem.pressed(Pressure(rng.uniform(0.0, 3.0, shape), rng.uniform(1.0, 5.0, shape[0]), objective))
 
 
 @pytest.mark.parametrize("objective", [True, False])
@@ -160,7 +158,11 @@ def test_a_limit_is_told_as_convex_where_the_doses_within_it_are_a_convex_set(fu
     share = rng.dirichlet(np.ones(40))
 
     def excess(dose_gy):
-        return float(constraint.excess_gy(np.array(constraint.function.value(constraint.function.sums(dose_gy, share)))))
+        return float(
+            constraint.excess_gy(
+                np.array(constraint.function.value(constraint.function.sums(dose_gy, share)))
+            )
+        )
 
     for _ in range(50 if convex else 0):
         a, b = rng.uniform(0.0, 12.0, (2, 40))
@@ -184,6 +186,8 @@ def test_a_limit_that_would_ask_for_a_worse_plan_is_refused(function, sense, why
 
 
 def test_a_dvh_function_keeps_the_dose_axis_that_its_limit_asks_for():
-    constraint = Constraint("c", 0, DvhMeanTail(volume_percent=2.0, dose_gy=120.0, limit="upper"), "at_most", 120.0)
+    constraint = Constraint(
+        "c", 0, DvhMeanTail(volume_percent=2.0, dose_gy=120.0, limit="upper"), "at_most", 120.0
+    )
     assert constraint.function.resolution_gy == 0.12
     assert constraint.unit == "Gy"

@@ -90,7 +90,10 @@ CASES = {
     "an organ too near its target": Case(
         [mean(TARGET, "at_least", 50.0), mean(ORGAN, "at_most", 10.0), HARMLESS],
         {0: 10.0, 1: 2.5},
-        words=["These 2 fight: 'target at least 50 Gy'; 'organ at most 10 Gy'.", "'organ at most 10 Gy' would have to give 2.5 Gy, to 12.5 Gy"],
+        words=[
+            "These 2 fight: 'target at least 50 Gy'; 'organ at most 10 Gy'.",
+            "'organ at most 10 Gy' would have to give 2.5 Gy, to 12.5 Gy",
+        ],
     ),
     "three, of which any two are possible": Case(
         [mean(TARGET, "at_least", 50.0), mean(ORGAN, "at_most", 20.0), mean(BODY, "at_most", 15.0)],

@@ -135,7 +135,9 @@ def test_the_optimum_of_a_linear_program_is_that_of_highs(small):
 
 
 @pytest.mark.parametrize("form", ["nominal", "expected", "voxel_worst_case"])
-@pytest.mark.parametrize("active", [MEAN, SQUARES, Constraint("eud", 0, Geud(a=-2.0, limit="lower", dose_gy=2.0), "at_least", 3.0)])
+@pytest.mark.parametrize(
+    "active", [MEAN, SQUARES, Constraint("eud", 0, Geud(a=-2.0, limit="lower", dose_gy=2.0), "at_least", 3.0)]
+)
 def test_a_multiplier_is_what_a_limit_that_gives_way_buys(small, active, form):
     others = [MAXIMUM.relaxed(3.0)]
     _, _, outcome = planned(small, [active, *others], form=form)
@@ -190,7 +192,9 @@ def test_the_bound_of_a_plan_within_limits_is_below_every_other_and_near_this_on
 
 
 def test_a_limit_that_is_not_convex_is_held_and_leaves_no_certificate(small):
-    limits = [Constraint("D95", 0, DvhDistance(volume_percent=60.0, dose_gy=3.5, limit="lower"), "at_least", 3.5)]
+    limits = [
+        Constraint("D95", 0, DvhDistance(volume_percent=60.0, dose_gy=3.5, limit="lower"), "at_least", 3.5)
+    ]
     result, certificate, outcome = planned(small, limits, options=SolverOptions(1000, 1e-8))
     assert outcome.diagnosis is None
     share = small.shares[0].astype(float)
@@ -204,7 +208,9 @@ def test_a_limit_that_is_not_convex_is_held_and_leaves_no_certificate(small):
 
 
 def test_a_limit_of_a_mean_tail_is_held_and_its_point_of_the_dvh_with_it(small):
-    limits = [Constraint("D60", 0, DvhMeanTail(volume_percent=60.0, dose_gy=2.5, limit="lower"), "at_least", 2.5)]
+    limits = [
+        Constraint("D60", 0, DvhMeanTail(volume_percent=60.0, dose_gy=2.5, limit="lower"), "at_least", 2.5)
+    ]
     result, certificate, outcome = planned(small, limits, options=SolverOptions(1000, 1e-8))
     assert all(outcome.met)
     share = small.shares[0].astype(float)
@@ -238,7 +244,8 @@ def test_limits_that_cost_nothing_change_nothing(small):
 
 
 def test_a_solve_within_limits_that_was_interrupted_ends_with_the_same_bits(small):
-    limits = [MEAN, Constraint("target", 0, MeanDose(), "at_least", 6.0)]  # which cannot be met: all solves are made
+    limits = [MEAN, Constraint("target", 0, MeanDose(), "at_least", 6.0)]
+    # They cannot be met: all solves are made.
     options = SolverOptions(200, 1e-7, max_bound_evaluations=5)
     known = []
 

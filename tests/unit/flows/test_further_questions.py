@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from engine.optimise.bound import Cuts, certify
+from engine.optimise.constraints import Constraint
 from engine.optimise.functions import LinearOverdose, LinearUnderdose, MeanDose, SquaredDeviation
 from engine.optimise.group import Term
+from engine.optimise.limits import plan_within_limits
 from engine.optimise.problem import Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
 from engine.optimise.solvers import SolverOptions, solve
@@ -24,8 +26,10 @@ LINEAR = [
     Term("o", 0, LinearOverdose(dose_gy=6.5), 3.0),
     Term("m", 1, MeanDose(), 0.4),
 ]
+LIMITS = [Constraint("low", 1, MeanDose(), "at_most", 1.5)]
 SOLVERS = {
     "newton_cg": ("composite_worst_case", SMOOTH, 90, (1, 7, 30)),
+    "newton_cg within limits": ("composite_worst_case", SMOOTH, 300, (1, 7, 130)),
     "projected_gradient": ("composite_worst_case", SMOOTH, 90, (1, 7, 30)),
     "simulated_annealing": ("composite_worst_case", SMOOTH, 90, (1, 7, 30)),
     # Its state is kept after every 50 steps; the last of these kills it among the questions for the bound.
@@ -38,10 +42,12 @@ class KilledError(BaseException):
     """Ends a solve as a signal would: nothing is closed."""
 
 
-def attempt(store, solver, kill_at):
+def attempt(store, case, kill_at):
     """Solve until so many answers were computed; returns bits of all results, and how many were."""
-    form, terms, n_most, _ = SOLVERS[solver]
-    problem = Problem(small_problem(seed=8, block_sizes=(6, 6)).rows, terms, form, PROBABILITY)
+    form, terms, n_most, _ = SOLVERS[case]
+    solver, _, limited = case.partition(" ")
+    rows = small_problem(seed=8, block_sizes=(6, 6)).rows
+    problem = Problem(rows, terms, form, PROBABILITY, constraints=LIMITS if limited else ())
     log, cuts = EvaluationLog(store, "abc", f"writer{next(WRITER)}"), Cuts()
     n_computed = 0
 
@@ -73,17 +79,21 @@ def attempt(store, solver, kill_at):
         cuts,
     )
     options = SolverOptions(n_most, 1e-12, max_bound_evaluations=10, gap=0.0, solver=solver, seed=3)
-    result = solve(
-        evaluate_for_solver,
-        np.ones(12),
-        n_smoothing_stage(form),
-        lambda stage, at: smoothing(form, stage, at.exact, 6.0),
-        options,
-        further_questions(problem, options, None, asking),
-    )
-    certificate = certify(problem, evaluate, cuts, result, options)
+    start, n_stage = np.ones(12), n_smoothing_stage(form)
+
+    def temperature(stage, at):
+        return smoothing(form, stage, at.exact, 6.0)
+
+    def further(asked):
+        return further_questions(asked, options, None, asking)
+
+    if limited:
+        result, *told = plan_within_limits(problem, evaluate, start, n_stage, temperature, options, further)
+    else:
+        result = solve(evaluate_for_solver, start, n_stage, temperature, options, further(problem))
+        told = [certify(problem, evaluate, cuts, result, options)]
     log.close(finished=True)
-    return (result.weight.tobytes(), result.history.tobytes(), result.n_product, certificate), n_computed
+    return (result.weight.tobytes(), result.history.tobytes(), result.n_product, told), n_computed
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -311,7 +311,10 @@ def with_constraint(lines):
 
 WRONG_CONSTRAINTS = {
     "no limit": ('function = "mean"', "constraints[0]: needs at_most or at_least"),
-    "two limits": ('function = "mean"\nat_most = 5.0\nat_least = 3.0', "constraints[0]: needs at_most or at_least"),
+    "two limits": (
+        'function = "mean"\nat_most = 5.0\nat_least = 3.0',
+        "constraints[0]: needs at_most or at_least",
+    ),
     "the limit twice": (
         'function = "geud"\na = 2.0\nat_most = 5.0\ndose_gy = 5.0',
         "constraints[0]: the limit is at_most; leave dose_gy out",
@@ -328,14 +331,27 @@ WRONG_CONSTRAINTS = {
         'function = "lower_mean_tail"\nvolume_percent = 5.0\nat_most = 5.0',
         "constraints[0]: 'lower_mean_tail': the function tells how cold",
     ),
-    "an exponent of the other side": ('function = "geud"\na = -2.0\nat_most = 5.0', "an upper limit needs a >= 1"),
-    "a limit of nothing": ('function = "mean"\nat_most = 0.0', "constraints[0].at_most: Input should be greater than 0"),
-    "a weight": ('function = "mean"\nat_most = 5.0\nweight = 3.0', "constraints[0].weight: there is no such key"),
+    "an exponent of the other side": (
+        'function = "geud"\na = -2.0\nat_most = 5.0',
+        "an upper limit needs a >= 1",
+    ),
+    "a limit of nothing": (
+        'function = "mean"\nat_most = 0.0',
+        "constraints[0].at_most: Input should be greater than 0",
+    ),
+    "a weight": (
+        'function = "mean"\nat_most = 5.0\nweight = 3.0',
+        "constraints[0].weight: there is no such key",
+    ),
     "no function": ("at_most = 5.0", "constraints[0].function: this key is needed"),
     "a function without its own key": (
-        'function = "squared_overdose"\nat_most = 5.0', "constraints[0]: needs dose_gy or reference_dose"
+        'function = "squared_overdose"\nat_most = 5.0',
+        "constraints[0]: needs dose_gy or reference_dose",
     ),
-    "itself excluded": ('function = "mean"\nat_most = 5.0\nexcluding = ["Target"]', "constraints[0].excluding: names"),
+    "itself excluded": (
+        'function = "mean"\nat_most = 5.0\nexcluding = ["Target"]',
+        "constraints[0].excluding: names",
+    ),
 }
 
 
@@ -381,7 +397,9 @@ def test_a_constraint_for_a_solver_that_knows_none_is_told(tmp_path, solver):
     path = tmp_path / "study.toml"
     text = with_constraint('function = "mean"\nat_most = 5.0')
     path.write_text(text.replace("max_evaluations = 60", f'solver = "{solver}"'))
-    with pytest.raises(StudyError, match=f"optimisation.solver: solver '{solver}' knows no hard constraints; use"):
+    with pytest.raises(
+        StudyError, match=f"optimisation.solver: solver '{solver}' knows no hard constraints; use"
+    ):
         load_study(path)
 
 

@@ -130,7 +130,9 @@ def test_a_solver_that_does_not_fit_what_templates_add_is_told_with_its_line(tmp
         text = text.replace(f'"{nonlinear}"', f'"{linear}"')
     line = 1 + text.splitlines().index('solver = "primal_dual"')
     assert load_study(write_study(tmp_path, text)).optimisation.solver == "primal_dual"
-    with pytest.raises(StudyError, match=rf"line {line}: optimisation.solver: .* not linear: zTarget_ring_0-5mm"):
+    with pytest.raises(
+        StudyError, match=rf"line {line}: optimisation.solver: .* not linear: zTarget_ring_0-5mm"
+    ):
         load_study(write_study(tmp_path, text + RINGS))
 
 

@@ -25,7 +25,9 @@ def questions(n):
         (
             rng.random(4),
             0.1 * k,
-            Evaluation(rng.random(), rng.normal(size=4), rng.random((2, 3)), rng.random(), rng.random((5, 3))),
+            Evaluation(
+                rng.random(), rng.normal(size=4), rng.random((2, 3)), rng.random(), rng.random((5, 3))
+            ),
         )
         for k in range(n)
     ]
