@@ -167,7 +167,8 @@ def find_weights(
     def stage() -> AbstractContextManager[Steps]:
         if shared_steps is not None:
             return nullcontext(shared_steps)
-        return run.reporter.stage("optimise", n_most, "evaluations")
+        # How many it takes to find limits that fight is not known before.
+        return run.reporter.stage("optimise", None if prepared.constraints else n_most, "evaluations")
 
     def find() -> Solve | None:
         if not run.store.has_arrays(SOLVE, digest):
@@ -200,10 +201,9 @@ def find_weights(
                     evaluation = ask(asked, weight, temperature)
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
-                    # What caps are made from is no objective.
-                    steps.advance(
-                        1, f"objective {evaluation.exact:.6g}" if asked.terms is problem.terms else ""
-                    )
+                    # What caps are made from is no objective, nor is what limits are exceeded by.
+                    is_objective = asked.terms is problem.terms and asked.judges_objective
+                    steps.advance(1, f"objective {evaluation.exact:.6g}" if is_objective else "")
                     return evaluation
 
                 weight = (

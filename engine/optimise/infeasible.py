@@ -23,7 +23,7 @@ from engine.optimise.constraints import TOLERANCE_GY, Constraint, Pressure
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.solver import SolverOptions, solve
 
-_HAS_A_PART = 0.01
+_HAS_A_PART = 1e-3
 """Excesses below this part of the largest one are rounding of the solver."""
 _TOLERANCE = 1e-8
 """Excesses enter squared, and are wanted to about 1e-4."""

@@ -170,6 +170,11 @@ class Problem:
         other.pressure = pressure
         return other
 
+    @property
+    def judges_objective(self) -> bool:
+        """Whether the objective counts, and not the excesses of constraints alone."""
+        return self.pressure is None or self.pressure.objective
+
     def excess_gy(self, limited: F64) -> F64:
         """Return by how much limits are exceeded in every scenario, (n_constraint, n_scenario); -inf where none is."""
         counts = np.ones(self.used) if self.form == "voxel_worst_case" else self.probability
