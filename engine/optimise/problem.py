@@ -230,7 +230,8 @@ class Problem:
         return values, inner
 
     def _weighted(self, values: F64) -> F64:
-        return values * np.array([term.weight for term in self.terms])[:, None]
+        weighted: F64 = values * np.array([term.weight for term in self.terms])[:, None]
+        return weighted
 
     def _over_states(self, weighted: F64, temperature: float) -> Judged:
         """Return the objective from the weighted value of every term in every state."""
