@@ -27,6 +27,8 @@ _LOOSER = (100.0, 30.0, 10.0, 3.0)
 """The first rounds end at so many times the tolerance: their multipliers are but guesses."""
 _DISAGREEMENT = 100.0
 """How far multipliers times excesses may be from 0 at the end, as a share of the objective: so many tolerances."""
+_TO_HOLD = 10.0
+"""First penalty of the others where one excess is minimised, whose own is 1."""
 _GROWTH = 5.0
 _ENOUGH = 0.25
 """The penalty grows unless disagreement falls below this part of what it was."""
@@ -191,8 +193,9 @@ def _first_pressure(problem: Problem, at: Evaluation, soft: int | None) -> Press
     """Return multipliers of 0, and a penalty for which excesses at the start weigh about as much as the objective."""
     excess_gy = problem.excess_gy(at.limited)
     squares = np.maximum(excess_gy, 0.0) ** 2
-    objective = at.exact if soft is None else 0.5 * float(squares[soft].sum())
-    penalty = np.full(len(problem.constraints), 2.0 * objective / max(float(squares.sum()), 1.0) or 1.0)
+    penalty = np.full(len(problem.constraints), 2.0 * at.exact / max(float(squares.sum()), 1.0) or 1.0)
     if soft is not None:
+        # All are in Gy: what is to hold weighs more than what is to be small, even at the smallest compromise.
+        penalty[:] = _TO_HOLD
         penalty[soft] = 1.0
     return Pressure(np.zeros_like(excess_gy), penalty, objective=soft is None)

@@ -44,7 +44,7 @@ class Constraint:
     sense
         Whether the value shall be at most or at least the limit.
     limit
-        The limit, greater than 0, in the function's unit.
+        The limit in the function's unit; greater than 0 if it is an upper one.
     robust
         Whether it holds in all scenarios, or in the first alone.
 
@@ -63,7 +63,8 @@ class Constraint:
 
     def __post_init__(self) -> None:
         require_sense(self.function, self.sense)
-        if self.limit <= 0.0:
+        # One that is to be reached may have given way to less than nothing.
+        if self.limit <= 0.0 and self.sense == "at_most":
             raise OptimisationError(
                 f"the limit of '{self.label}' is {self.limit:g}; it has to be greater than 0"
             )

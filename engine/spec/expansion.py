@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from engine.errors import TemplateError
 from engine.spec.templates import (
     Aim,
     CropFromSkin,
@@ -13,7 +14,6 @@ from engine.spec.templates import (
     RemainingVolume,
     Rings,
     Template,
-    TemplateError,
 )
 from engine.structures.recipes import Recipe
 

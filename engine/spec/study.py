@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from engine.errors import OptimisationError, StudyError, printable
+from engine.errors import OptimisationError, StudyError, TemplateError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
@@ -23,7 +23,7 @@ from engine.spec.function_keys import gather_function
 from engine.spec.prescription import PrescriptionSpec
 from engine.spec.reading import read_spec, where
 from engine.spec.structures import check_order
-from engine.spec.templates import Aim, RemainingVolume, Rings, Template, TemplateError
+from engine.spec.templates import Aim, RemainingVolume, Rings, Template
 from engine.structures.recipes import Recipe
 from engine.units import PERCENT
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from engine.errors import OptimisationError
+from engine.errors import OptimisationError, TemplateError
 from engine.optimise.functions import one_sided
 from engine.spec.base import Spec
 from engine.structures.recipes import Crop, Recipe, Rest, Ring
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from engine.spec.study import ObjectiveSpec
 
 LONGEST_NAME = 64
-
-
-class TemplateError(ValueError):
-    """A template that does not fit its study; ``key`` is the key that is wrong."""
-
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(key, why)
-        self.key, self.why = key, why
 
 
 @dataclass(frozen=True)

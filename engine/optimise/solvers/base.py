@@ -134,7 +134,7 @@ class Ending:
     converged: bool
 
 
-class OutOfQuestionsError(Exception):
+class _OutOfQuestionsError(Exception):
     """Ends a solver from within when its stage has had all questions that it is allowed."""
 
 
@@ -178,6 +178,13 @@ class Search:
         self.temperature, self._lowest = temperature, np.inf
         self.tolerance = self.options.tolerance if last else 100.0 * self.options.tolerance
 
+    def descend(self, solver: Callable[["Search"], Ending]) -> Ending:
+        """Let a solver run the stage, until it ends or has asked all questions that the stage may ask."""
+        try:
+            return solver(self)
+        except _OutOfQuestionsError:
+            return Ending(f"the limit of {self.options.max_evaluations} evaluations was reached", False)
+
     @property
     def n_asked(self) -> int:
         """Questions so far."""
@@ -220,7 +227,7 @@ class Search:
 
     def _count(self) -> None:
         if self.n_left <= 0:
-            raise OutOfQuestionsError
+            raise _OutOfQuestionsError
 
     def _taken(self, weight: F64, evaluation: Evaluation) -> Evaluation:
         _checked(evaluation)

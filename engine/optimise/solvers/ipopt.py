@@ -87,12 +87,17 @@ class _Asked:
         if self.error is not None:
             return None
         if self._weight is None or not np.array_equal(weight, self._weight):
-            try:
-                self._weight, self._evaluation = weight.copy(), self._search.evaluate(weight.copy())
-            except BaseException as error:
-                self.error = error
-                return None
+            self._weight, self._evaluation = weight.copy(), None
+            with self:
+                self._evaluation = self._search.evaluate(weight.copy())
         return self._evaluation
+
+    def __enter__(self) -> None:
+        """Keep an error of what follows until IPOPT has ended."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error
+        return error is not None
 
 
 def _ipyopt() -> Any:

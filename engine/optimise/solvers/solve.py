@@ -20,7 +20,6 @@ from engine.optimise.solvers import (
 from engine.optimise.solvers.base import (
     Ending,
     Further,
-    OutOfQuestionsError,
     Search,
     SolveResult,
     SolverName,
@@ -77,10 +76,7 @@ def solve(
     with threadpool_limits(1, "blas"):
         for stage in range(n_stage):
             search.begin_stage(temperature(stage, search.best), last=stage == n_stage - 1)
-            try:
-                ending = _SOLVERS[options.solver](search)
-            except OutOfQuestionsError:
-                ending = Ending(f"the limit of {options.max_evaluations} evaluations was reached", False)
+            ending = search.descend(_SOLVERS[options.solver])
     if search.stage_begin[-1] >= len(search.history):
         raise OptimisationError(
             f"max_evaluations={options.max_evaluations} leaves none for the last stage; allow more"

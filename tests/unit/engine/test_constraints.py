@@ -189,5 +189,5 @@ def test_a_dvh_function_keeps_the_dose_axis_that_its_limit_asks_for():
     constraint = Constraint(
         "c", 0, DvhMeanTail(volume_percent=2.0, dose_gy=120.0, limit="upper"), "at_most", 120.0
     )
-    assert constraint.function.resolution_gy == 0.12
+    assert constraint.function.resolution_gy == 120.0 / 1024
     assert constraint.unit == "Gy"

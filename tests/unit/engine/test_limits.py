@@ -64,7 +64,7 @@ SQUARES = Constraint("rest overdose", 1, SquaredOverdose(dose_gy=3.0), "at_most"
 COLD = Constraint("target underdose", 0, SquaredUnderdose(dose_gy=4.0), "at_most", 1.5)
 SETS = {
     "a mean": ([MEAN], ("CLARABEL", "OSQP")),
-    "two means": ([MEAN, Constraint("target mean", 0, MeanDose(), "at_least", 3.9)], ("CLARABEL", "OSQP")),
+    "two means": ([MEAN, Constraint("target mean", 0, MeanDose(), "at_least", 3.2)], ("CLARABEL", "OSQP")),
     "extremes": ([MAXIMUM, MINIMUM], ("CLARABEL",)),
     "squares": ([SQUARES, COLD], ("CLARABEL",)),
     "all": ([MEAN, MAXIMUM, SQUARES], ("CLARABEL",)),
@@ -136,12 +136,12 @@ def test_the_optimum_of_a_linear_program_is_that_of_highs(small):
 
 @pytest.mark.parametrize("form", ["nominal", "expected", "voxel_worst_case"])
 @pytest.mark.parametrize(
-    "active", [MEAN, SQUARES, Constraint("eud", 0, Geud(a=-2.0, limit="lower", dose_gy=2.0), "at_least", 3.0)]
+    "active", [MEAN, SQUARES, Constraint("eud", 0, Geud(a=-2.0, limit="lower", dose_gy=2.0), "at_least", 2.8)]
 )
 def test_a_multiplier_is_what_a_limit_that_gives_way_buys(small, active, form):
     others = [MAXIMUM.relaxed(3.0)]
     _, _, outcome = planned(small, [active, *others], form=form)
-    assert outcome.multipliers[0] > 0.1
+    assert outcome.multipliers[0] > 0.05
     step_gy = 0.01
     tighter, looser = (
         planned(small, [active.relaxed(by_gy), *others], form=form)[0].value for by_gy in (-step_gy, step_gy)
@@ -152,7 +152,7 @@ def test_a_multiplier_is_what_a_limit_that_gives_way_buys(small, active, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_limits_hold_in_every_scenario(small, form):
-    limits = [MEAN, MAXIMUM, Constraint("nominal alone", 0, MeanDose(), "at_least", 3.8, robust=False)]
+    limits = [MEAN, MAXIMUM, Constraint("nominal alone", 0, MeanDose(), "at_least", 2.6, robust=False)]
     result, _, outcome = planned(small, limits, form=form, options=SolverOptions(1500, 1e-8))
     assert outcome.diagnosis is None
     n_scenario = 1 if form == "nominal" else 3
@@ -193,7 +193,7 @@ def test_the_bound_of_a_plan_within_limits_is_below_every_other_and_near_this_on
 
 def test_a_limit_that_is_not_convex_is_held_and_leaves_no_certificate(small):
     limits = [
-        Constraint("D95", 0, DvhDistance(volume_percent=60.0, dose_gy=3.5, limit="lower"), "at_least", 3.5)
+        Constraint("D60", 0, DvhDistance(volume_percent=60.0, dose_gy=4.3, limit="lower"), "at_least", 4.3)
     ]
     result, certificate, outcome = planned(small, limits, options=SolverOptions(1000, 1e-8))
     assert outcome.diagnosis is None
@@ -202,9 +202,9 @@ def test_a_limit_that_is_not_convex_is_held_and_leaves_no_certificate(small):
     order = np.argsort(-dose_gy)
     at_volume_gy = dose_gy[order][np.searchsorted(np.cumsum(share[order]), 0.6)]
     # But for the band of 2 % of the volume, and the smearing of doses.
-    assert at_volume_gy == pytest.approx(3.5, abs=0.25)
+    assert at_volume_gy == pytest.approx(4.3, abs=0.25)
     assert certificate.lower_bound is None
-    assert "not convex: D95 at least 3.5 Gy" in certificate.text
+    assert "not convex: D60 at least 4.3 Gy" in certificate.text
 
 
 def test_a_limit_of_a_mean_tail_is_held_and_its_point_of_the_dvh_with_it(small):

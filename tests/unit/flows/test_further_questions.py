@@ -39,16 +39,17 @@ WRITER = itertools.count()
 
 
 class KilledError(BaseException):
-    """Ends a solve as a signal would: nothing is closed."""
+    """Ends a solve as a signal would: nothing is written any more."""
 
 
-def attempt(store, case, kill_at):
+def attempt(store, case, kill_at, request):
     """Solve until so many answers were computed; returns bits of all results, and how many were."""
     form, terms, n_most, _ = SOLVERS[case]
     solver, _, limited = case.partition(" ")
     rows = small_problem(seed=8, block_sizes=(6, 6)).rows
     problem = Problem(rows, terms, form, PROBABILITY, constraints=LIMITS if limited else ())
     log, cuts = EvaluationLog(store, "abc", f"writer{next(WRITER)}"), Cuts()
+    request.addfinalizer(lambda: log.close(finished=False))
     n_computed = 0
 
     def count():
@@ -97,13 +98,13 @@ def attempt(store, case, kill_at):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_solve_that_is_killed_again_and_again_ends_with_the_same_bits(solver, tmp_path):
-    undisturbed, n_all = attempt(Store(tmp_path / "undisturbed").folder, solver, 0)
+def test_a_solve_that_is_killed_again_and_again_ends_with_the_same_bits(solver, tmp_path, request):
+    undisturbed, n_all = attempt(Store(tmp_path / "undisturbed").folder, solver, 0, request)
     store = Store(tmp_path / "killed").folder
     for kill_at in SOLVERS[solver][3]:
         with pytest.raises(KilledError):
-            attempt(store, solver, kill_at)
-    again, n_rest = attempt(store, solver, 0)
+            attempt(store, solver, kill_at, request)
+    again, n_rest = attempt(store, solver, 0, request)
     assert again == undisturbed
     if solver == "primal_dual":
         # Steps since the last state that was kept are made again: no more than 50, and two products to begin with.

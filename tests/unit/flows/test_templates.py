@@ -1,5 +1,6 @@
 """Objective templates: what they come to, what they leave alone, and how mistakes are told."""
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -42,7 +43,7 @@ def test_rings_lie_side_by_side_around_the_target_and_have_a_fall_off_each(tmp_p
         assert objective.weight == 7.0
         assert objective.function.kind == "dose_fall_off"
         # 20 Gy at the target, 30 % of it far away, and half-way after 10 mm.
-        near_gy, middle_gy, far_gy = objective.function.level_gy([0.0, 10.0, 1e4])
+        near_gy, middle_gy, far_gy = objective.function.level_gy(np.array([0.0, 10.0, 1e4]))
         assert (near_gy, middle_gy, far_gy) == pytest.approx((20.0, 13.0, 6.0))
 
 

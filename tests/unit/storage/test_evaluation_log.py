@@ -95,7 +95,9 @@ def test_an_evaluation_without_constraints_is_replayed_without_any(store):
     log = open_log(store)
     log.append(weight, temperature, replace(evaluation, limited=np.zeros((0, 0))), 1.0)
     log.close(finished=False)
-    assert open_log(store).replay(weight, temperature).limited.shape == (0, 0)
+    log = open_log(store)
+    assert log.replay(weight, temperature).limited.shape == (0, 0)
+    log.close(finished=False)
 
 
 def test_a_new_log_has_nothing_to_replay(store):
