@@ -32,6 +32,8 @@ _TO_HOLD = 10.0
 _GROWTH = 5.0
 _ENOUGH = 0.25
 """The penalty grows unless disagreement falls below this part of what it was."""
+_NEGLIGIBLE_GY = 1e-4
+"""It does not grow for less: what the solver leaves of an excess goes into the multipliers, times the penalty."""
 _HARDLY = 0.9
 _MOST_IN_VAIN = 3
 """Rounds in a row, with growing penalty, that hardly lower the largest excess: then there is something to diagnose."""
@@ -151,7 +153,7 @@ def solve_within_limits(
         settled = met and off <= _DISAGREEMENT * options.tolerance * abs(found.value) and looser == 1.0
         if settled or options.max_evaluations - n_used < _FEWEST_EVALUATIONS:
             break
-        grows = number > 0 and largest > _ENOUGH * disagreement
+        grows = number > 0 and largest > max(_ENOUGH * disagreement, _NEGLIGIBLE_GY)
         hardly = not met and grows and violation > _HARDLY * violation_before
         n_in_vain = n_in_vain + 1 if hardly else 0
         if n_in_vain == _MOST_IN_VAIN:
