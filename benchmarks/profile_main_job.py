@@ -153,7 +153,9 @@ def main() -> None:
             groups = prepared.groups(range(len(prepared.groups.bricks)))
         rows = TimedRows(groups, placement.first_beamlet[-1], solve)
         probability = np.array([scenario.probability for scenario in influence.scenarios])
-        problem = Problem(rows, prepared.terms, study.optimisation.robust, probability)
+        problem = Problem(
+            rows, prepared.terms, study.optimisation.robust, probability, study.optimisation.part
+        )
         weight = uniform_start(problem.rows, prepared.target_region, study.prescription.dose_gy)
         problem.evaluate(weight, 1.0)
         loading = solve.steps.pop("loading tiles, once")

@@ -66,7 +66,7 @@ def variant_of(study: Study, scenarios: dict[str, Any]) -> Study:
 def problem_on(rows: RowHolders, study: Study, prepared: OptimiserInput) -> Problem:
     """Return the study's problem over rows that somebody holds."""
     probability = np.array([scenario.probability for scenario in study.scenarios.scenarios()])
-    return Problem(rows, prepared.terms, study.optimisation.robust, probability)
+    return Problem(rows, prepared.terms, study.optimisation.robust, probability, study.optimisation.part)
 
 
 def weights_around(start: np.ndarray) -> list[np.ndarray]:

@@ -36,7 +36,7 @@ from engine.optimise.functions import Function, SquaredDeviation, SquaredOverdos
 from engine.optimise.group import GroupEvaluator, Term, regions_of_group
 from engine.optimise.problem import LocalRows, uniform_start
 from engine.optimise.problem import Problem as Objective
-from engine.optimise.solver import SolveResult, SolverOptions, solve
+from engine.optimise.solvers import SolveResult, SolverOptions, solve
 
 PRESCRIPTION_GY = 50.0
 NORMALISED_PERCENT = 95.0

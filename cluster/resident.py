@@ -34,7 +34,7 @@ from cluster.workers import (
 from engine.errors import ClusterError, NightbeamError
 from engine.influence.rows import owners
 from engine.model.arrays import F64, I64
-from engine.optimise.group import Question
+from engine.optimise.group import Question, RegionRows
 
 T = TypeVar("T")
 
@@ -159,24 +159,45 @@ class ResidentRows:
             after_loss=lambda: self._ask_parts("curvature_sums", questions, directions),
         )
 
-    def _ask_parts(self, method: str, *arguments: Any) -> list[list[F64]]:
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group, in group order."""
+        return self._persist(lambda: self._ask_parts("regions"))
+
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return `GroupEvaluator.doses` of every group, in group order."""
+        return self._persist(lambda: self._ask_parts("doses", weight, used))
+
+    def adjoints(self, by_rows: Sequence[F64]) -> list[F64]:
+        """Return `GroupEvaluator.adjoint` of every group, in group order, for each group's own rows."""
+        return self._persist(lambda: self._ask_parts("adjoints", self.n_beamlet, of_groups=by_rows))
+
+    def _ask_parts(self, method: str, *arguments: Any, of_groups: Sequence[Any] | None = None) -> list[Any]:
         """Return the parts of all groups in group order, whoever has which."""
-        parts: list[list[F64]] = [[]] * self._n_bytes.size
-        for holder, of_holder in zip(self._holders, self._ask(method, *arguments), strict=True):
+        parts: list[Any] = [[]] * self._n_bytes.size
+        answers = self._ask(method, *arguments, of_groups=of_groups)
+        for holder, of_holder in zip(self._holders, answers, strict=True):
             for group, part in zip(holder.groups, of_holder, strict=True):
                 parts[group] = part
         return parts
 
-    def _ask(self, method: str, *arguments: Any, new: Sequence[_Holder] | None = None) -> list[Any]:
+    def _ask(
+        self,
+        method: str,
+        *arguments: Any,
+        new: Sequence[_Holder] | None = None,
+        of_groups: Sequence[Any] | None = None,
+    ) -> list[Any]:
         """Ask all actors at once, or the new ones alone, and return their answers in their order.
 
-        Those that are found lost are let go, and the error of the first one is raised.
+        Each is sent what belongs to its own groups, if there is such a thing. Those that are found lost are let go,
+        and the error of the first one is raised.
         """
         lost: list[Exception] = []
         asked, answers = [], []
         for holder in self._holders if new is None else new:
+            own = [] if of_groups is None else [[of_groups[group] for group in holder.groups]]
             with self._letting_go(holder, lost):
-                asked.append((holder, getattr(holder.actor, method)(*arguments)))
+                asked.append((holder, getattr(holder.actor, method)(*arguments, *own)))
         for holder, answer in asked:
             with self._letting_go(holder, lost):
                 answers.append(_wait(answer, holder.future))

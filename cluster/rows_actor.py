@@ -12,7 +12,7 @@ from distributed import get_worker
 
 from engine.errors import NightbeamError
 from engine.model.arrays import F64
-from engine.optimise.group import GroupEvaluator, Question
+from engine.optimise.group import GroupEvaluator, Question, RegionRows
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -80,6 +80,19 @@ class _Group(Protocol):
         """Return the parts of the Hessians' products of every question."""
         ...
 
+    @property
+    def regions(self) -> tuple[RegionRows, ...]:
+        """The regions' rows."""
+        ...
+
+    def doses(self, weight: F64, used: int) -> F64:
+        """Return the dose of every row."""
+        ...
+
+    def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
+        """Return what numbers on the rows come to for the beamlets."""
+        ...
+
 
 class _StreamedGroup:
     """A group that is loaded for each answer, and let go."""
@@ -109,6 +122,19 @@ class _StreamedGroup:
         (group,) = self._load([self._number])
         group.curvature_sums(questions, self._directions)
         return group.curvature_products(questions, slopes, changes)
+
+    @property
+    def regions(self) -> tuple[RegionRows, ...]:
+        (group,) = self._load([self._number])
+        return group.regions
+
+    def doses(self, weight: F64, used: int) -> F64:
+        (group,) = self._load([self._number])
+        return group.doses(weight, used)
+
+    def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
+        (group,) = self._load([self._number])
+        return group.adjoint(by_rows, n_beamlet)
 
 
 class RowsActor:
@@ -177,10 +203,26 @@ class RowsActor:
         """Return the parts of the Hessians' products, for the doses of the last `curvature_sums`."""
         return self._of_groups(lambda group: group.curvature_products(questions, slopes, changes))
 
-    def _of_groups(self, work: Callable[["_Group"], list[F64]]) -> list[list[F64]]:
+    @_telling
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group here."""
+        return self._of_groups(lambda group: group.regions)
+
+    @_telling
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return the doses of every group here."""
+        return self._of_groups(lambda group: group.doses(weight, used))
+
+    @_telling
+    def adjoints(self, n_beamlet: int, by_rows: Sequence[F64]) -> list[F64]:
+        """Return what numbers on the rows of every group here come to for the beamlets."""
+        left = dict(zip([*self._resident, *self._streamed], by_rows, strict=True))
+        return self._of_groups(lambda group: group.adjoint(left[group], n_beamlet))
+
+    def _of_groups(self, work: Callable[["_Group"], T]) -> list[T]:
         """Return the work's results in the order of the groups, whichever thread did which."""
 
-        def timed(group: _Group) -> tuple[list[F64], float]:
+        def timed(group: _Group) -> tuple[T, float]:
             begin_s = time.thread_time()
             return work(group), time.thread_time() - begin_s
 

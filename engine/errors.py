@@ -24,6 +24,17 @@ class StudyError(NightbeamError, ValueError):
     """A study file that does not say what is needed, or says what cannot be."""
 
 
+class TemplateError(StudyError):
+    """A template that does not fit its study, or what it adds and ``key`` do not fit; ``key`` is what is wrong."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(key, why)
+        self.key, self.why = key, why
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.why}"
+
+
 class DoseError(NightbeamError, ValueError):
     """A dose calculation outside of what its engine can do."""
 

@@ -5,17 +5,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.dose.monitor_units import beam_monitor_units, weight_per_mu
+from engine.evaluate.skin_loading import SkinLoading, skin_loading
 from engine.geometry.frames import source_mm
 from engine.geometry.raytrace import radiological_depth_mm
 from engine.geometry.skin import source_skin_distance_mm
 from engine.model.arrays import F64
 from engine.model.beam import Beam, BeamletGrid
+from engine.model.case import Case
 from engine.model.machine import PhotonMachine
+from engine.spec.study import Study
+from engine.structures.recipes import Crop
 from flows.references import CaseRef, Placement
 from flows.report.fluence import FluenceMap, fluence_map
 from flows.report.summary import BeamSummary
 from flows.run import Run
 from flows.work.patient import DENSITY
+
+SKIN_MM = 5.0
+"""What lies nearer to the skin is in the build-up, if the study does not say it."""
 
 
 def _of_beams(placement: Placement, weight: F64) -> Iterator[tuple[Beam, BeamletGrid, F64]]:
@@ -43,6 +50,17 @@ def beam_summaries(
             )
         )
     return tuple(summaries)
+
+
+def skin_loading_of(study: Study, case: Case, placement: Placement, weight: F64) -> SkinLoading | None:
+    """Return the fluence along the skin of the target, the whole one if it was cropped; None where it is not there."""
+    target, depth_mm = study.prescription.target, SKIN_MM
+    for recipe in study.structures:
+        if isinstance(recipe, Crop) and recipe.name == target:
+            target, depth_mm = recipe.structure, recipe.depth_mm
+    return skin_loading(
+        case, target, depth_mm, placement.beams, placement.beamlets, placement.weights_of_beams(weight)
+    )
 
 
 def fluence_maps(

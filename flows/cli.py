@@ -367,6 +367,12 @@ def check(study: Path | None, store: Address, keys: bool) -> None:
             f"{len(found.objectives)} objectives, {len(found.goals)} goals); "
             + ("the case has all its structures" if names else "structures are looked up when it is run")
         )
+        for template in found.from_templates:
+            click.echo(f"template: {template.text}")
+            for name, recipe in template.structures:
+                click.echo(f"  structure {name}: {recipe}")
+            for objective in template.objectives:
+                click.echo(f"  objective {objective}")
     if study is None and not keys:
         raise click.UsageError("give a study file, or --keys")
 

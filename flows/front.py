@@ -73,10 +73,14 @@ def pareto_spec(study: Study) -> ParetoSpec:
     Raises
     ------
     StudyError
-        If there is none.
+        If there is none, or there are hard constraints.
     """
     if study.pareto is None:
         raise StudyError("the study has no [pareto] table; add one with criteria = [three names of criteria]")
+    if study.constraints:
+        raise StudyError(
+            "the study has [[constraints]], which a Pareto front does not know; make them objectives for it"
+        )
     return study.pareto
 
 

@@ -25,6 +25,7 @@ from engine.model.grid import Grid
 from engine.model.scenario import Scenario
 from engine.spec.study import Study
 from flows.influence import tiles_made_from
+from flows.limits import limited_by_dose
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.work.doses import BEAM_DOSE, BeamDose, ForwardTask, MatrixDoseTask, compute
@@ -81,6 +82,8 @@ class Judgement:
         The optimiser's dose and grid against the report's.
     loss
         What the cut-off and threshold left out.
+    limited
+        What every hard constraint's function has in the nominal dose without cut-offs on the optimiser's grid.
     set_kind
         Whether scenarios are design points or samples.
     cpu_s
@@ -98,6 +101,7 @@ class Judgement:
     bands: tuple[DvhBand, ...]
     grid_comparison: tuple[GridDifference, ...]
     loss: DoseLoss
+    limited: tuple[float, ...]
     set_kind: ScenarioSetKind
     cpu_s: float
 
@@ -135,8 +139,7 @@ def judge_plan(
             steps.advance(1)
     rest = remaining_volume(regions)
     # Density scenarios are design points: no percentiles from a set that holds any.
-    only_samples = study.scenarios.setup == "random" and not study.scenarios.density_factors
-    set_kind: ScenarioSetKind = "sampled" if only_samples else "design"
+    set_kind: ScenarioSetKind = "sampled" if study.scenarios.only_samples else "design"
     coarse = evaluate_on_optimiser_grid(
         study, case, placement, goals, axis_gy, scenarios[0], matrix.dose_gy * scale
     )
@@ -154,6 +157,7 @@ def judge_plan(
         dvh_bands(evaluations[0], evaluations),
         compare_grids(coarse, evaluations[0], {name for _, name in study.structure_names()}),
         dose_loss(study, case, placement, matrix.dose_gy * scale, forward[-1].dose_gy * scale),
+        limited_by_dose(run, study, reference, placement, forward[-1].dose_gy),
         set_kind,
         sum(final.cpu_s for final in (*forward, matrix)),
     )

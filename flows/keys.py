@@ -7,7 +7,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from engine.optimise.functions import Eqd2, Function
+from engine.spec.constraints import ConstraintSpec
 from engine.spec.study import Study
+
+_FUNCTIONS_OF_CONSTRAINTS = (
+    "  function = one of those of [[objectives]], with its keys; where at_most or at_least limits a dose that the",
+    "      function stands for, dose_gy and limit are left out",
+)
 
 
 def list_keys(root: type[BaseModel] = Study) -> str:
@@ -27,7 +33,7 @@ def _describe(model: type[BaseModel], table: str, lines: list[str]) -> None:
             continue
         tables = _models_in(field.annotation)
         if name == "function":
-            lines.extend(_describe_functions())
+            lines.extend(_describe_functions() if model is not ConstraintSpec else _FUNCTIONS_OF_CONSTRAINTS)
             continue
         # A key that takes a list or a table, such as edges, is listed as a key.
         listed = any(get_origin(part) is tuple for part in get_args(field.annotation))

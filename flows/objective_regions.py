@@ -8,9 +8,11 @@ import numpy.typing as npt
 from engine.errors import CaseError, DamagedObjectError, StudyError
 from engine.geometry.bricks import BrickLayout
 from engine.model.arrays import F32
+from engine.optimise.constraints import Constraint
 from engine.optimise.functions import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
 from engine.optimise.group import Term
 from engine.optimise.regions import fall_off_gy, imported_gy, region_share
+from engine.spec.constraints import ConstraintSpec
 from engine.spec.study import ObjectiveSpec, Study
 from flows.references import CaseRef
 from flows.run import Run
@@ -45,8 +47,8 @@ class RegionKey:
     reference_dose: str | None = None
 
     @classmethod
-    def of(cls, objective: ObjectiveSpec) -> "RegionKey":
-        """Return the key of an objective's region."""
+    def of(cls, objective: ObjectiveSpec | ConstraintSpec) -> "RegionKey":
+        """Return the key of the region of an objective or a constraint."""
         function = objective.function
         if isinstance(function, DoseFallOff):
             return cls(objective.structure, objective.excluding, fall_off=function)
@@ -61,9 +63,9 @@ class RegionKey:
 
 
 def regions_of_study(study: Study) -> list[RegionKey]:
-    """Return the target's region, and those of all objectives."""
-    keys = [RegionKey(study.prescription.target), *map(RegionKey.of, study.objectives)]
-    return list(dict.fromkeys(keys))
+    """Return the target's region, and those of all objectives and constraints."""
+    judged: list[ObjectiveSpec | ConstraintSpec] = [*study.objectives, *study.constraints]
+    return list(dict.fromkeys([RegionKey(study.prescription.target), *map(RegionKey.of, judged)]))
 
 
 def terms_of_study(study: Study) -> tuple[Term, ...]:
@@ -78,6 +80,15 @@ def terms_of_study(study: Study) -> tuple[Term, ...]:
             objective.robust,
         )
         for objective in study.objectives
+    )
+
+
+def constraints_of_study(study: Study) -> tuple[Constraint, ...]:
+    """Return the hard constraints with the numbers of their regions."""
+    regions = regions_of_study(study)
+    return tuple(
+        constraint.constraint(regions.index(RegionKey.of(constraint)), study.prescription.fractions)
+        for constraint in study.constraints
     )
 
 
@@ -131,7 +142,7 @@ def store_regions(run: Run, study: Study, reference: CaseRef, layout: BrickLayou
 
 
 def reference_doses(store: Store, study: Study, case_digest: str) -> dict[str, DoseEntry]:
-    """Return the imported doses that objectives refer to, by the names that they use.
+    """Return the imported doses that objectives and constraints refer to, by the names that they use.
 
     Raises
     ------
@@ -139,13 +150,17 @@ def reference_doses(store: Store, study: Study, case_digest: str) -> dict[str, D
         If the case does not have one of them.
     """
     doses: dict[str, DoseEntry] = {}
-    for number, objective in enumerate(study.objectives):
-        name = RegionKey.of(objective).reference_dose
+    judged: list[tuple[str, ObjectiveSpec | ConstraintSpec]] = [
+        *((f"objectives[{number}]", objective) for number, objective in enumerate(study.objectives)),
+        *((f"constraints[{number}]", constraint) for number, constraint in enumerate(study.constraints)),
+    ]
+    for where, of_dose in judged:
+        name = RegionKey.of(of_dose).reference_dose
         if name is not None:
             try:
                 doses[name] = find_dose(store, case_digest, name)
             except CaseError as error:
-                raise StudyError(f"objectives[{number}].reference_dose: {error}") from error
+                raise StudyError(f"{where}.reference_dose: {error}") from error
     return doses
 
 

@@ -12,7 +12,8 @@ from engine.model.case import Case, StructureKind
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
 from engine.optimise.group import Term
-from engine.optimise.solver import SolveResult
+from engine.optimise.limits import LimitsOutcome
+from engine.optimise.solvers import SolveResult
 from flows.work.matrix import BlockRecord
 from flows.work.patient import PatientRef
 
@@ -119,3 +120,4 @@ class Solve:
     terms: tuple[Term, ...]
     cpu_s: float
     certificate: Certificate
+    limits: LimitsOutcome | None = None

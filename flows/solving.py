@@ -1,7 +1,6 @@
 """Stage optimise: regions and reduction groups, tiles on the workers, a solve that can be interrupted at any time."""
 
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, astuple, dataclass
@@ -14,13 +13,16 @@ from engine.influence.rows import rows_bytes, share_out
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate, Cuts, certify
+from engine.optimise.constraints import Constraint
 from engine.optimise.group import Term
+from engine.optimise.limits import LimitsOutcome, plan_within_limits
 from engine.optimise.problem import Evaluation, Problem, RowHolders, split_terms, uniform_start
 from engine.optimise.robust import Form, n_smoothing_stage, smoothing
-from engine.optimise.solver import SolveResult, SolverOptions, solve
+from engine.optimise.solvers import Further, SolveResult, SolverOptions, solve
 from engine.optimise.together import Meeting
 from engine.spec.study import Study
-from flows.objective_regions import store_regions, terms_of_study
+from flows.further_questions import Asking, CpuSeconds, further_questions
+from flows.objective_regions import constraints_of_study, store_regions, terms_of_study
 from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
@@ -40,7 +42,6 @@ _SOLVE_CODE = (
 )  # fmt: skip
 N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
-_CPU_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class OptimiserInput:
         One for each objective of the study.
     regions_digest
         Relative volumes of all regions on the rows.
+    constraints
+        One for each constraint of the study.
     target_region
         Number of the region that the starting point is scaled to.
     groups
@@ -62,6 +65,7 @@ class OptimiserInput:
     """
 
     terms: tuple[Term, ...]
+    constraints: tuple[Constraint, ...]
     regions_digest: str
     target_region: int
     groups: StoredGroups
@@ -86,7 +90,7 @@ def prepare_optimiser(
     )
     groups = StoredGroups(run.store.address, layout, tuple(bricks), (nominal, *others), digest)
     of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
-    return OptimiserInput(terms, digest, 0, groups, of_groups)
+    return OptimiserInput(terms, constraints_of_study(study), digest, 0, groups, of_groups)
 
 
 def solver_options(study: Study) -> SolverOptions:
@@ -97,6 +101,8 @@ def solver_options(study: Study) -> SolverOptions:
         wanted.tolerance,
         max_bound_evaluations=wanted.max_bound_evaluations,
         gap=wanted.gap,
+        solver=wanted.solver,
+        seed=wanted.seed,
     )
 
 
@@ -113,6 +119,7 @@ def solve_digest(
     options: SolverOptions,
     prescription_gy: float,
     start: str,
+    part: float | None = None,
 ) -> str:
     """Return the digest of everything a solution depends on."""
     return digest_of(
@@ -122,7 +129,11 @@ def solve_digest(
             "regions": prepared.regions_digest,
             "groups": [list(group) for group in prepared.groups.bricks],
             "terms": [[t.region, t.function.model_dump(), t.weight, t.robust] for t in terms],
+            "constraints": [
+                [c.region, c.function.model_dump(), c.sense, c.limit, c.robust] for c in prepared.constraints
+            ],
             "form": form,
+            "part": part,
             "probability": [scenario.probability for scenario in scenarios],
             "options": list(astuple(options)),
             "prescription_gy": prescription_gy,
@@ -146,20 +157,23 @@ def find_weights(
     start_from: Solve | None = None,
     meeting: Meeting | None = None,
     shared_steps: Steps | None = None,
+    part: float | None = None,
 ) -> Solve:
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
 
     Where another run is solving the same problem, wait for it, and take over if it is gone. Solves side by side are
-    given where they meet, and the steps of their common stage.
+    given where they meet, and the steps of their common stage. ``part`` is the part of the probability that counts as
+    worst, for the forms that have one.
     """
     started_at = start_from.digest if start_from else "uniform"
-    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at)
+    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at, part)
     n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:
         if shared_steps is not None:
             return nullcontext(shared_steps)
-        return run.reporter.stage("optimise", n_most, "evaluations")
+        # How many it takes to find limits that fight is not known before.
+        return run.reporter.stage("optimise", None if prepared.constraints else n_most, "evaluations")
 
     def find() -> Solve | None:
         if not run.store.has_arrays(SOLVE, digest):
@@ -176,13 +190,14 @@ def find_weights(
         finished = False
         try:
             with stage() as steps, ExitStack() as while_asking:
-                problem = Problem(tiles.holders(), terms, form, np.array([s.probability for s in scenarios]))
+                probability = np.array([s.probability for s in scenarios])
+                problem = Problem(tiles.holders(), terms, form, probability, part, prepared.constraints)
                 if meeting is not None:
                     while_asking.enter_context(meeting.seat())
                 ask = Problem.evaluate if meeting is None else meeting.evaluate
                 cuts = Cuts()
                 steps.found(log.n_replayable)
-                cpu = _CpuSeconds(tiles, log.cpu_s)
+                cpu = CpuSeconds(tiles, log.cpu_s)
 
                 def evaluate(asked: Problem, weight: F64, temperature: float) -> Evaluation:
                     lease.require_held()
@@ -192,8 +207,9 @@ def find_weights(
                     evaluation = ask(asked, weight, temperature)
                     cpu.count()
                     log.append(weight, temperature, evaluation, cpu.recent())
-                    # What caps are made from is no objective.
-                    steps.advance(1, f"objective {evaluation.exact:.6g}" if asked is problem else "")
+                    # What caps are made from is no objective, nor is what limits are exceeded by.
+                    is_objective = asked.terms is problem.terms and asked.judges_objective
+                    steps.advance(1, f"objective {evaluation.exact:.6g}" if is_objective else "")
                     return evaluation
 
                 def evaluate_for_solver(weight: F64, temperature: float) -> Evaluation:
@@ -206,52 +222,33 @@ def find_weights(
                     if start_from
                     else uniform_start(problem.rows, prepared.target_region, prescription_gy)
                 )
-                result = solve(
-                    evaluate_for_solver,
-                    weight,
-                    n_smoothing_stage(form),
-                    lambda stage, at: smoothing(form, stage, at.exact, prescription_gy),
-                    options,
-                )
-                certificate = certify(problem, evaluate, cuts, result, options)
+
+                def temperature_of(stage: int, at: Evaluation) -> float:
+                    return smoothing(form, stage, at.exact, prescription_gy)
+
+                asking = Asking(lease, log, steps, cpu, cuts)
+
+                def further(asked: Problem) -> Further:
+                    return further_questions(asked, options, meeting, asking)
+
+                n_stage, limits = n_smoothing_stage(form), None
+                if problem.constraints:
+                    result, certificate, limits = plan_within_limits(
+                        problem, evaluate, weight, n_stage, temperature_of, options, further
+                    )
+                else:
+                    result = solve(
+                        evaluate_for_solver, weight, n_stage, temperature_of, options, further(problem)
+                    )
+                    certificate = certify(problem, evaluate, cuts, result, options)
             cpu_s = cpu.now()
-            _write_solve(run, digest, result, certificate, cpu_s)
+            _write_solve(run, digest, result, certificate, limits, cpu_s)
             finished = True
         finally:
             log.close(finished)
-        return Solve(digest, result, problem.terms, cpu_s, certificate)
+        return Solve(digest, result, problem.terms, cpu_s, certificate, limits)
 
     return find_or_make(run, f"solve-{digest}", find, make, meeting.stopped if meeting else None)
-
-
-class _CpuSeconds:
-    """CPU seconds that a solve has cost, those before an interruption included.
-
-    Of what workers spend while several solves run side by side, each has its share by evaluations.
-    """
-
-    def __init__(self, tiles: "ResidentTiles", before_s: float) -> None:
-        self._tiles, self._before_s, self._n_own = tiles, before_s, 0
-        self._begin_s, self._n_begin = tiles.cpu_s(), tiles.n_evaluation
-        self._recent_s, self._asked_s = before_s, time.monotonic()
-
-    def count(self) -> None:
-        """Take note of an evaluation of this solve."""
-        self._n_own += 1
-        self._tiles.count()
-
-    def now(self) -> float:
-        """Ask the workers."""
-        share = self._n_own / max(1, self._tiles.n_evaluation - self._n_begin)
-        # Not below what was: what lost workers had spent is not known.
-        spent_s = self._before_s + (self._tiles.cpu_s() - self._begin_s) * share
-        self._recent_s = max(self._recent_s, spent_s)
-        self._asked_s = time.monotonic()
-        return self._recent_s
-
-    def recent(self) -> float:
-        """Return what is known, asking once a second: often enough for a log, and no load on short evaluations."""
-        return self.now() if time.monotonic() - self._asked_s > _CPU_EVERY_S else self._recent_s
 
 
 class ResidentTiles:
@@ -305,17 +302,27 @@ class ResidentTiles:
             self.n_evaluation += 1
 
 
-def _write_solve(run: Run, digest: str, result: SolveResult, certificate: Certificate, cpu_s: float) -> None:
+def _write_solve(
+    run: Run,
+    digest: str,
+    result: SolveResult,
+    certificate: Certificate,
+    limits: LimitsOutcome | None,
+    cpu_s: float,
+) -> None:
+    arrays = {"weight": result.weight, "history": result.history, "term_values": result.term_values}
     run.store.write_arrays(
         SOLVE,
         digest,
-        {"weight": result.weight, "history": result.history, "term_values": result.term_values},
+        arrays if limits is None else {**arrays, "limited": result.limited},
         {
             "value": result.value,
             "stage_begin": list(result.stage_begin),
             "reason": result.reason,
             "converged": result.converged,
+            "n_product": result.n_product,
             "certificate": asdict(certificate),
+            "limits": None if limits is None else asdict(limits),
             "provenance": provenance({}, cpu_s),
         },
     )
@@ -332,6 +339,9 @@ def _read_solve(run: Run, digest: str, terms: tuple[Term, ...]) -> Solve:
         arrays["term_values"],
         attributes["reason"],
         bool(attributes["converged"]),
+        int(attributes["n_product"]),
+        arrays.get("limited", np.zeros((0, 0))),
     )
     certificate = Certificate(**attributes["certificate"])
-    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate)
+    limits = None if attributes["limits"] is None else LimitsOutcome.read(attributes["limits"])
+    return Solve(digest, result, terms, float(attributes["provenance"]["cpu_s"]), certificate, limits)

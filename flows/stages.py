@@ -21,6 +21,7 @@ from engine.spec.study import Study
 from flows.beam_settings import beam_target, beams_of_study
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
+from flows.limits import limits_in_words
 from flows.memory import fit_memory
 from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
@@ -113,9 +114,12 @@ def optimise(
         influence.scenarios,
         options,
         study.prescription.dose_gy,
+        part=study.optimisation.part,
     )
     tiles.close()
     run.reporter.say(f"  {solved.certificate.text}")
+    for line in limits_in_words(study, influence.scenarios, solved):
+        run.reporter.say(f"  {line}")
     return solved
 
 

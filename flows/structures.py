@@ -62,6 +62,12 @@ def check_made_names(study: Study, names: set[str]) -> set[str]:
         With the key of the first mistake.
     """
     known = set(names)
+    there = known | {recipe.name for recipe in study.structures}
+    for key, name in (pair for template in study.from_templates for pair in template.inputs):
+        if name not in there:
+            raise StudyError(
+                f"{key}: the case has no structure '{shortened(name)}' (it has: {', '.join(sorted(known))})"
+            )
     for number, recipe in enumerate(study.structures):
         if recipe.name in known:
             raise StudyError(

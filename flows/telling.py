@@ -13,12 +13,15 @@ from engine.model.case import Case, PatientPosition
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
+from engine.optimise.robust import in_words, over_scenarios
+from engine.optimise.solvers.base import SOLVER_WORDS
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
 from engine.units import PERCENT
-from flows.beams import beam_summaries, fluence_maps
+from flows.beams import beam_summaries, fluence_maps, skin_loading_of
 from flows.export import export_plan
 from flows.judging import Judgement
+from flows.limits import limits_summary
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.report.summary import (
     CaseSummary,
@@ -34,6 +37,7 @@ from flows.report.summary import (
     RobustnessSummary,
     ScenarioSummary,
     TechniqueSummary,
+    TemplateSummary,
 )
 from flows.report.write import write_plan_report
 from flows.run import Run
@@ -137,6 +141,14 @@ def plan_summary(
             factor=judgement.factor,
         ),
         made_structures=tuple(MadeStructure(name=made.name, how=made.recipe) for made in reference.made),
+        templates=tuple(
+            TemplateSummary(
+                text=template.text,
+                structures=tuple(name for name, _ in template.structures),
+                objectives=template.objectives,
+            )
+            for template in study.from_templates
+        ),
         technique=TechniqueSummary(
             modality="photons",
             technique="IMRT: static beams, one fluence per beamlet (as of a compensator; not sequenced for leaves)",
@@ -147,6 +159,7 @@ def plan_summary(
             beams=beam_summaries(
                 run, reference, placement, machine, judgement.weight, study.prescription.fractions
             ),
+            skin=skin_loading_of(study, case, placement, judgement.weight),
         ),
         dose=DoseSummary(
             algorithm=f"{engine.name} {engine.version}: Gaussian kernels in water, radiological depth, inverse square",
@@ -170,10 +183,11 @@ def plan_summary(
         volumes=nominal.statistics,
         remaining=judgement.remaining,
         goals=nominal.goals,
+        limits=limits_summary(study, influence.scenarios, solve, judgement.limited),
         indices=nominal.indices,
         robustness=(
             RobustnessSummary(
-                method=f"Optimised for: {robust.replace('_', ' ')}.",
+                method=f"Optimised for {in_words(robust, study.optimisation.part)}.",
                 set_kind=judgement.set_kind,
                 rows=judgement.robustness,
             )
@@ -242,12 +256,17 @@ def case_summary(study: Study, reference: CaseRef) -> CaseSummary:
 
 def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> ConvergenceSummary:
     """Describe how the solver got to its end; the terms add up to the objective."""
-    of_state = state_weights(study, scenarios, solve)
+    of_states = state_weights(study, scenarios, solve)
     history = solve.result.history
     shown = np.unique(np.linspace(0, history.size - 1, min(history.size, _SHOWN_EVALUATIONS)).astype(int))
     n_stage = len(solve.result.stage_begin)
+    how = f" in {n_stage} smoothing stages" if n_stage > 1 else ""
+    if solve.limits is not None:
+        how = " in rounds of an augmented Lagrangian"
     return ConvergenceSummary(
-        solver="L-BFGS-B" + (f" in {n_stage} smoothing stages" if n_stage > 1 else ""),
+        solver=SOLVER_WORDS[study.optimisation.solver]
+        + how
+        + (f", {solve.result.n_product} products with the Hessian" if solve.result.n_product else ""),
         evaluations=tuple(int(i) + 1 for i in shown),
         objectives=tuple(float(history[i]) for i in shown),
         terms=tuple(
@@ -258,7 +277,7 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
                 value=float((of_state * values).sum()),
                 unit=term.function.unit,
             )
-            for term, values in zip(solve.terms, solve.result.term_values, strict=True)
+            for term, of_state, values in zip(solve.terms, of_states, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
         certificate=certificate_summary(solve.certificate),
@@ -277,17 +296,14 @@ def certificate_summary(certificate: Certificate) -> CertificateSummary:
 
 
 def state_weights(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> F64:
-    """Return how much each state of the term values counts in the objective, shape (n_state,)."""
+    """Return how much each state of each term counts in the exact objective, shape (n_term, n_state)."""
     values = solve.result.term_values
     if values.shape[1] == 1:
-        return np.ones(1)
-    if study.optimisation.robust == "expected":
-        return np.array([scenario.probability for scenario in scenarios])
-    # Composite worst case: the scenario that is worst as a whole.
-    weighted = np.array([term.weight for term in solve.terms]) @ values
-    chosen = np.zeros(weighted.size)
-    chosen[int(weighted.argmax())] = 1.0
-    return chosen
+        return np.ones_like(values)
+    weighted = values * np.array([term.weight for term in solve.terms])[:, None]
+    probability = np.array([scenario.probability for scenario in scenarios])
+    wanted = study.optimisation
+    return over_scenarios(wanted.robust, weighted, probability, wanted.part, 0.0).derivative
 
 
 def provenance_summary(

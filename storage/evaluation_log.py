@@ -1,7 +1,9 @@
 """The log of a solver's evaluations: append-only, so that a killed solve goes on where it was, bit for bit.
 
 A solver is deterministic: given the same answers it asks the same questions. After a restart it is asked to begin
-again, and gets its first answers from here.
+again, and gets its first answers from here: evaluations, values, and products with the Hessian. The primal-dual solver
+asks for doses of all rows, which would be too much to keep: it hands in its whole state now and then, and goes on from
+the last one.
 
 Whoever solves writes a file of its own, ``DIGEST.WRITER.log``, which begins with what the best of the files before it
 held. So a process that was taken for dead and goes on writing does so where nobody reads any more.
@@ -30,9 +32,12 @@ from storage.log_files import log_files
 from storage.places.address import Address
 from storage.places.place import clear_errors
 
-_HEADER = struct.Struct("<III16sddd")
-"""Sizes of gradient, of term values and of a row of these, digest of the question, value, exact value, CPU seconds."""
+_HEADER = struct.Struct("<IIIII16sddd")
+"""Sizes of gradient, of term values and of a row of these, of values of constraints and of a row of these, digest of
+the question, value, exact value, CPU seconds."""
 _CRC = struct.Struct("<I")
+_STATE = hashlib.sha256(b"state of a solver").digest()[:16]
+"""Stands where other records have the digest of their question."""
 
 
 class _Record(NamedTuple):
@@ -92,10 +97,26 @@ class EvaluationLog:
             If the log answers another question: the solver or its libraries have changed. Nothing that was replayed
             may be used then. The log is put aside, so that the next one of this solve begins empty.
         """
+        return self._replay(_question(weight, temperature))
+
+    def replay_product(self, weight: F64, direction: F64, temperature: float) -> F64 | None:
+        """Return the logged product with the Hessian, if that is the next question, as `replay` does."""
+        found = self._replay(_question(weight, temperature, direction))
+        return None if found is None else found.gradient
+
+    def restore_state(self) -> F64 | None:
+        """Return the last state that was kept, if any; what is asked next is what was asked after it."""
+        for place in reversed(range(self._next, len(self._known))):
+            if self._known[place].question == _STATE:
+                self._next = place + 1
+                return self._known[place].evaluation.gradient
+        return None
+
+    def _replay(self, question: bytes) -> Evaluation | None:
         if self._next >= len(self._known):
             return None
         record = self._known[self._next]
-        if record.question != _question(weight, temperature):
+        if record.question != question:
             with clear_errors(self._store, "write"):
                 self._files.put_aside(self._writer)
             raise StaleLogError(
@@ -122,17 +143,32 @@ class EvaluationLog:
         StoreError
             If the disk is full or cannot be written; the log then ends with the record before.
         """
-        terms = evaluation.term_values
+        self._append(_question(weight, temperature), evaluation, cpu_s)
+
+    def append_product(
+        self, weight: F64, direction: F64, temperature: float, product: F64, cpu_s: float
+    ) -> None:
+        """Add a product with the Hessian, as `append` does."""
+        self._append(_question(weight, temperature, direction), _only(product), cpu_s)
+
+    def keep_state(self, state: F64, cpu_s: float) -> None:
+        """Add a solver's state, as `append` does."""
+        self._append(_STATE, _only(state), cpu_s)
+
+    def _append(self, question: bytes, evaluation: Evaluation, cpu_s: float) -> None:
+        terms, limited = evaluation.term_values, evaluation.limited
         body = _HEADER.pack(
             evaluation.gradient.size,
             terms.size,
             terms.shape[1],
-            _question(weight, temperature),
+            limited.size,
+            limited.shape[1],
+            question,
             evaluation.value,
             evaluation.exact,
             cpu_s,
         )
-        body += evaluation.gradient.tobytes() + terms.tobytes()
+        body += evaluation.gradient.tobytes() + terms.tobytes() + limited.tobytes()
         with clear_errors(self._store, "write"):
             self._log.write(body + _CRC.pack(crc32c.crc32c(body)))
 
@@ -161,19 +197,34 @@ def _whole_records(raw: bytes) -> tuple[bytes, list[_Record]]:
     known: list[_Record] = []
     at = 0
     while at + _HEADER.size <= len(raw):
-        n_gradient, n_terms, n_state, question, value, exact, cpu_s = _HEADER.unpack_from(raw, at)
+        header = _HEADER.unpack_from(raw, at)
+        n_gradient, n_terms, n_state, n_limited, n_scenario, question, value, exact, cpu_s = header
         begin = at + _HEADER.size
-        end = begin + 8 * (n_gradient + n_terms)
+        end = begin + 8 * (n_gradient + n_terms + n_limited)
         if end + _CRC.size > len(raw) or _CRC.unpack_from(raw, end)[0] != crc32c.crc32c(raw[at:end]):
             break
-        numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms, begin).copy()
-        evaluation = Evaluation(value, numbers[:n_gradient], numbers[n_gradient:].reshape(-1, n_state), exact)
+        numbers = np.frombuffer(raw, np.float64, n_gradient + n_terms + n_limited, begin).copy()
+        gradient, terms, limited = np.split(numbers, [n_gradient, n_gradient + n_terms])
+        evaluation = Evaluation(
+            value,
+            gradient,
+            terms.reshape(-1, n_state),
+            exact,
+            limited.reshape(-1, n_scenario) if n_limited else np.zeros((0, 0)),
+        )
         at = end + _CRC.size
         known.append(_Record(question, evaluation, cpu_s))
     return raw[:at], known
 
 
-def _question(weight: F64, temperature: float) -> bytes:
+def _only(numbers: F64) -> Evaluation:
+    """Return an answer that is nothing but some numbers."""
+    return Evaluation(0.0, numbers, np.zeros((0, 1)), 0.0)
+
+
+def _question(weight: F64, temperature: float, direction: F64 | None = None) -> bytes:
     h = hashlib.sha256(np.ascontiguousarray(weight).data)
     h.update(struct.pack("<d", temperature))
+    if direction is not None:
+        h.update(np.ascontiguousarray(direction).data)
     return h.digest()[:16]

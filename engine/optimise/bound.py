@@ -9,6 +9,15 @@ the highest plane over these plans is a lower bound of the objective. It is a li
    \qquad r = \sum_k \theta_k g_k + \sum_c \mu_c m_c, \quad u_j = \min_c c_c / m_{cj}
 
 which is what is reported: the solver of the linear program is not trusted. See docs/methods/optimisation.md.
+
+Hard constraints :math:`g(x) \le 0` need no planes of their own. What they add to the objective, with whatever
+multipliers and penalty, is convex where g is, and at most 0 where :math:`g \le 0` (`engine.optimise.constraints`): so a
+plane of the objective with it, :math:`L`, lies below :math:`L`, and for plans within the limits
+:math:`L(x) \le f(x)`. With the right multipliers the least of L over all weights is the least of f within the limits
+(duality of convex problems), so nothing is lost near the solution. Caps follow from the limits themselves, and from "no
+worse than the present plan" even if that exceeds a limit a little, and so has a value F which plans within the limits
+may not reach: either all of them are above F, which then is a bound, or the best one obeys the caps that F gives, and
+the bound holds. So the smaller of F and the bound is below them all, whatever the present plan exceeds.
 """
 
 import sys
@@ -20,9 +29,11 @@ from scipy.optimize import linprog
 from threadpoolctl import threadpool_limits
 
 from engine.model.arrays import F64
+from engine.optimise.constraints import Constraint
 from engine.optimise.functions import (
     DoseFunction,
     Geud,
+    LinearOverdose,
     MeanDose,
     ProjectedFunction,
     SmoothMaximum,
@@ -33,7 +44,7 @@ from engine.optimise.functions.means import SMALLEST_GY
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.robust import Form, n_smoothing_stage
-from engine.optimise.solver import SolveResult, SolverOptions
+from engine.optimise.solvers import SolveResult, SolverOptions
 
 _ROUNDING = 1e-6
 """Relative volumes sum to 1 within 1e-7 (float32); caps are raised by more than that."""
@@ -73,13 +84,16 @@ class Caps:
 def mean_dose_cap_gy(function: DoseFunction, value: float) -> float | None:
     """Return the mean dose that a region cannot exceed while its function is at most ``value``; None if any can.
 
-    The squared forms are at least the squared distance of the mean (Jensen), the EUD for a >= 1 and the smooth maximum
-    at least the mean. Nothing is derived from EQD2, nor from doses that each voxel has of its own.
+    The squared forms are at least the squared distance of the mean (Jensen), the linear one the distance, the EUD for
+    a >= 1 and the smooth maximum at least the mean. Nothing is derived from EQD2, nor from doses that each voxel has of
+    its own.
     """
     if isinstance(function, ProjectedFunction) and function.eqd2 is not None:
         return None
     if isinstance(function, MeanDose):
         return value
+    if isinstance(function, LinearOverdose):
+        return function.dose_gy + value
     if isinstance(function, SquaredOverdose | SquaredDeviation):
         return None if function.dose_gy is None else function.dose_gy + float(np.sqrt(value))
     if isinstance(function, SmoothMaximum) or (isinstance(function, Geud) and function.limit == "upper"):
@@ -104,19 +118,33 @@ def least_value(terms: Sequence[Term]) -> float:
     return 0.0 - _ROUNDING * of_rounding_gy
 
 
-def why_unproven(terms: Sequence[Term]) -> str:
-    """Return in words which terms leave planes that need not lie below the objective; nothing if none does."""
-    rough = dict.fromkeys(term.label for term in terms if not term.function.convex)
+def why_unproven(terms: Sequence[Term], form: Form, constraints: Sequence[Constraint] = ()) -> str:
+    """Return in words what leaves planes that need not lie below the objective; nothing if nothing does."""
+    if form == "percentile":
+        return "not convex: a percentile over scenarios"
+    rough = dict.fromkeys(
+        (
+            *(term.label for term in terms if not term.function.convex),
+            *(constraint.in_words() for constraint in constraints if not constraint.convex),
+        )
+    )
     if rough:
         return f"not convex: {', '.join(rough)}"
-    rippled = dict.fromkeys(term.label for term in terms if term.function.rippled)
+    rippled = dict.fromkeys(
+        (
+            *(term.label for term in terms if term.function.rippled),
+            *(constraint.in_words() for constraint in constraints if constraint.function.rippled),
+        )
+    )
     return f"convex only but for the ripple of a sampled dose axis: {', '.join(rippled)}" if rippled else ""
 
 
 def derive_caps(
     problem: Problem, evaluate: Callable[[Problem, F64, float], Evaluation], value: float
 ) -> Caps:
-    """Return the caps that every plan obeys whose objective is at most ``value``; each costs an evaluation.
+    """Return the caps that every plan within the limits obeys whose objective is at most ``value``.
+
+    Each costs an evaluation.
 
     Every robust form is at least the average over scenarios with the weights that it gives them, so the caps are on
     mean doses averaged like that.
@@ -132,12 +160,28 @@ def derive_caps(
     """
     # What one term can have at most if the others have their least.
     most = max(value - least_value(problem.terms), 0.0)
+    of_terms = [(term, most / term.weight) for term in problem.terms if term.weight > 0.0]
+    return _caps_of(problem, evaluate, of_terms)
+
+
+def caps_of_limits(problem: Problem, evaluate: Callable[[Problem, F64, float], Evaluation]) -> Caps:
+    """Return the caps that every plan within the limits obeys, whatever its objective; each costs an evaluation."""
+    return _caps_of(problem, evaluate, [])
+
+
+def _caps_of(
+    problem: Problem,
+    evaluate: Callable[[Problem, F64, float], Evaluation],
+    of_terms: Sequence[tuple[Term, float]],
+) -> Caps:
+    """Return the caps that follow from the limits, and from the most that each of some terms can be."""
+    of_limits = [(limit.term, limit.limit) for limit in problem.constraints if limit.sense == "at_most"]
     limits: dict[tuple[int, bool], float] = {}
-    for term in problem.terms:
-        limit = mean_dose_cap_gy(term.function, most / term.weight) if term.weight > 0.0 else None
-        if limit is not None:
+    for term, most in (*of_terms, *of_limits):
+        cap_gy = mean_dose_cap_gy(term.function, most)
+        if cap_gy is not None:
             key = (term.region, term.robust)
-            limits[key] = min(max(limit, SMALLEST_GY) * (1.0 + _ROUNDING), limits.get(key, np.inf))
+            limits[key] = min(max(cap_gy, SMALLEST_GY) * (1.0 + _ROUNDING), limits.get(key, np.inf))
     n = problem.used
     average = np.full(n, 1.0 / n) if problem.form == "voxel_worst_case" else problem.probability
     form: Form = "nominal" if problem.form == "nominal" else "expected"
@@ -317,7 +361,7 @@ def certify(
     options
         Limits.
     """
-    unproven = why_unproven(problem.terms)
+    unproven = why_unproven(problem.terms, problem.form, problem.constraints)
     if unproven:
         state = "stationary" if result.converged else "not yet stationary"
         return Certificate(result.value, None, None, 0, f"{state}, no certificate ({unproven})")
@@ -326,7 +370,7 @@ def certify(
     if n_smoothing_stage(problem.form) > 1:
         exact = evaluate(problem, centre, 0.0)
         cuts.add(centre, exact)
-        value, n_before = exact.value, 1
+        value, n_before = exact.exact, 1
     caps = derive_caps(problem, evaluate, value)
     n_before += caps.limits.size
     # One BLAS thread, as in the solver: the order of sums must not depend on the machine.
@@ -339,12 +383,27 @@ def certify(
             "no certificate: some beamlets lower the objective without end, because no objective limits the dose from "
             "above where they give any",
         )  # fmt: skip
+    if problem.constraints:
+        # A plan that exceeds limits may have less than any within them.
+        lower = min(lower, value)
     gap = (value - lower) / value if value > max(lower, 0.0) else 0.0
+    return Certificate(value, lower, gap, n_evaluation, _in_words(problem, result, value, lower, gap))
+
+
+def _in_words(problem: Problem, result: SolveResult, value: float, lower: float, gap: float) -> str:
+    within = " within the limits" if problem.constraints else ""
     percent = np.ceil(1e4 * gap) / 100.0
-    return Certificate(
-        value, lower, gap, n_evaluation,
-        f"no weights give an objective below {lower:.6g}: this plan's {value:.6g} could fall by {percent:g} % at most",
-    )  # fmt: skip
+    text = (
+        f"no weights{within} give an objective below {lower:.6g}: "
+        f"this plan's {value:.6g} could fall by {percent:g} % at most"
+    )
+    exceeded_gy = float(problem.excess_gy(result.limited).max(initial=0.0))
+    if exceeded_gy <= 0.0:
+        return text
+    return (
+        f"{text} (it exceeds limits by up to {exceeded_gy:.2g} Gy, or what stands for it; the bound is for plans that "
+        "do not)"
+    )
 
 
 def _raise_bound(

@@ -33,6 +33,8 @@ class Term:
         Factor on its value.
     robust
         Whether it is judged in all scenarios, or in the first alone.
+    each_scenario
+        Whether a voxel-wise worst case, too, judges it in each scenario by itself, as hard constraints are.
     """
 
     label: str
@@ -40,6 +42,7 @@ class Term:
     function: DoseFunction
     weight: float
     robust: bool = True
+    each_scenario: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,9 @@ class Question:
 
     @property
     def n_state(self) -> int:
-        """States of every term: one a scenario, or a single one for the voxel-wise worst case."""
-        return self.used if self.voxel_temperature_gy is None else 1
+        """States of every term: one a scenario, or a single one for the voxel-wise worst case of all terms."""
+        by_scenario = self.voxel_temperature_gy is None or any(term.each_scenario for term in self.terms)
+        return self.used if by_scenario else 1
 
     @property
     def places(self) -> list[slice]:
@@ -238,6 +242,18 @@ class GroupEvaluator:
         ]
         return self._adjoint(questions, by_rows)
 
+    def doses(self, weight: F64, used: int) -> F64:
+        """Return the dose of every row in the first ``used`` scenarios, shape (used, n_row)."""
+        return np.stack([rows.dose(weight) for rows in self.scenarios[:used]])
+
+    def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
+        """Return what numbers on the rows, shape (used, n_row), come to for the beamlets, shape (n_beamlet,)."""
+        result = np.zeros((1, n_beamlet))
+        for rows, here in zip(self.scenarios, by_rows, strict=False):
+            rows.add_adjoint(here[None], result)
+        adjoint: F64 = result[0]
+        return adjoint
+
     def _doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
         """Return the doses of some weights, each in as many scenarios as it asks for."""
         result: list[list[F64]] = [[] for _ in asked]
@@ -267,7 +283,7 @@ class GroupEvaluator:
             region = self.regions[term.region]
             if region.row.size == 0:
                 continue
-            if question.voxel_temperature_gy is not None and term.robust:
+            if question.voxel_temperature_gy is not None and term.robust and not term.each_scenario:
                 yield term, place, region, None
             else:
                 for state in range(question.n_state if term.robust else 1):

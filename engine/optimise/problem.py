@@ -6,16 +6,19 @@ depend on how many workers there are, or which of them answered first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
+from engine.optimise.constraints import Constraint, Pressure, counted_states
 from engine.optimise.functions import MeanDose, one_sided
-from engine.optimise.group import GroupEvaluator, Question, Term
-from engine.optimise.robust import Form, soft_maximum
+from engine.optimise.group import GroupEvaluator, Question, RegionRows, Term
+from engine.optimise.risk import Judged
+from engine.optimise.robust import Form, check_part, over_scenarios
 
 
 class RowHolders(Protocol):
@@ -43,6 +46,18 @@ class RowHolders(Protocol):
         changes: Sequence[F64],
     ) -> list[list[F64]]:
         """Return `GroupEvaluator.curvature_products` of every group; questions and directions are those of before."""
+        ...
+
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group, in group order."""
+        ...
+
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return `GroupEvaluator.doses` of every group, in group order."""
+        ...
+
+    def adjoints(self, by_rows: Sequence[F64]) -> list[F64]:
+        """Return `GroupEvaluator.adjoint` of every group, in group order, for each group's own rows."""
         ...
 
 
@@ -76,6 +91,18 @@ class LocalRows:
         del directions
         return [group.curvature_products(questions, slopes, changes) for group in self.groups]
 
+    def regions(self) -> list[tuple[RegionRows, ...]]:
+        """Return the regions' rows of every group."""
+        return [group.regions for group in self.groups]
+
+    def doses(self, weight: F64, used: int) -> list[F64]:
+        """Return the doses of every group."""
+        return [group.doses(weight, used) for group in self.groups]
+
+    def adjoints(self, by_rows: Sequence[F64]) -> list[F64]:
+        """Return what numbers on the rows of every group come to for the beamlets."""
+        return [group.adjoint(here, self.n_beamlet) for group, here in zip(self.groups, by_rows, strict=True)]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -84,20 +111,23 @@ class Evaluation:
     Parameters
     ----------
     value
-        Smoothed, weighted objective.
+        Smoothed, weighted objective, and what hard constraints add to it.
     gradient
-        Its derivative by the weights, shape (n_beamlet,).
+        Its derivative by the weights, shape (n_beamlet,); (0,) if the value alone was asked for.
     term_values
         Unweighted value of every term in every state, shape (n_term, n_state).
     exact
-        The objective without smoothing; for the voxel-wise worst case the smoothed value, whose exact twin would
-        need another round.
+        The objective without smoothing and constraints; for the voxel-wise worst case the smoothed value, whose exact
+        twin would need another round. Where constraints alone are asked for, the value.
+    limited
+        Value of every constraint's function in every scenario, shape (n_constraint, n_scenario).
     """
 
     value: float
     gradient: F64
     term_values: F64
     exact: float
+    limited: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class Problem:
@@ -113,29 +143,75 @@ class Problem:
         Robust form.
     probability
         Probability of every scenario, the nominal one first, shape (n_scenario,).
+    part
+        Part of the probability that counts as worst, for the forms that have one.
+    constraints
+        Limits that hold in every scenario that the form looks at. They count once there is a pressure (`pressed`).
 
     Raises
     ------
     OptimisationError
-        If there is no objective, or a robust form has only one scenario.
+        If there is no objective, or a robust form has only one scenario, or lacks its part.
     """
 
-    def __init__(self, rows: RowHolders, terms: Sequence[Term], form: Form, probability: F64) -> None:
+    def __init__(
+        self,
+        rows: RowHolders,
+        terms: Sequence[Term],
+        form: Form,
+        probability: F64,
+        part: float | None = None,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
         if not terms:
             raise OptimisationError("no objective was given (nothing could be optimised); add [[objectives]]")
         if form != "nominal" and probability.size < 2:
             raise OptimisationError(
                 f"robust form '{form}' needs more than one scenario; add [scenarios] or use 'nominal'"
             )
+        check_part(form, part)
         self.rows = rows
         self.form: Form = form
+        self.part = part
         self.probability = probability if form != "nominal" else np.ones(1)
         self.terms = split_terms(terms, form)
+        self.pressure: Pressure | None = None
+        self._limit(constraints)
 
     @property
     def used(self) -> int:
         """Number of scenarios that the form looks at."""
         return int(self.probability.size)
+
+    def limited_by(self, constraints: Sequence[Constraint]) -> "Problem":
+        """Return the same problem with other limits, and no pressure."""
+        other = copy(self)
+        other.pressure = None
+        other._limit(constraints)
+        return other
+
+    def _limit(self, constraints: Sequence[Constraint]) -> None:
+        self.constraints = tuple(constraints)
+        self._asked = (*self.terms, *(constraint.term for constraint in self.constraints))
+
+    def pressed(self, pressure: Pressure) -> "Problem":
+        """Return the same problem with some pressure on its constraints."""
+        other = copy(self)
+        other.pressure = pressure
+        return other
+
+    @property
+    def judges_objective(self) -> bool:
+        """Whether the objective counts, and not the excesses of constraints alone."""
+        return self.pressure is None or self.pressure.objective
+
+    def excess_gy(self, limited: F64) -> F64:
+        """Return by how much limits are exceeded in every scenario, (n_constraint, n_scenario); -inf where none is."""
+        counts = np.ones(self.used) if self.form == "voxel_worst_case" else self.probability
+        excess_gy = counted_states(self.constraints, counts)
+        for row, constraint, values in zip(excess_gy, self.constraints, limited, strict=True):
+            row += constraint.excess_gy(values)
+        return excess_gy
 
     def evaluate(self, weight: F64, temperature: float) -> Evaluation:
         """Return value and gradient at ``weight``.
@@ -145,25 +221,41 @@ class Problem:
         weight
             Weights of all beamlets, shape (n_beamlet,).
         temperature
-            Smoothing: in units of the objective (composite worst case) or in Gy (voxel-wise worst case); 0 is none.
+            Smoothing: in Gy (voxel-wise worst case) or in units of the objective (all other forms); 0 is none.
         """
         (evaluation,) = evaluate_together(self.rows, [(self, weight, temperature)])
+        return evaluation
+
+    def value(self, weight: F64, temperature: float) -> Evaluation:
+        """Return the value alone, with no gradient: one product instead of two. Parameters as for `evaluate`."""
+        (evaluation,) = values_together(self.rows, [(self, weight, temperature)])
         return evaluation
 
     def question(self, weight: F64, temperature: float) -> Question:
         """Return what the holders of the rows are asked for an evaluation."""
         voxel_temperature_gy = temperature if self.form == "voxel_worst_case" else None
-        return Question(weight, self.terms, self.used, voxel_temperature_gy)
+        return Question(weight, self._asked, self.used, voxel_temperature_gy)
 
-    def combine(self, totals: F64, temperature: float) -> tuple[F64, F64, float, float]:
-        """Return term values, the objective's derivative by each sum, the objective, and its exact twin."""
+    def combine(self, totals: F64, temperature: float) -> tuple[F64, Evaluation]:
+        """Return the derivative by each sum, and all of the evaluation but its gradient."""
         values, inner = self._of_terms(totals)
-        weighted = np.zeros(totals.shape[1])
-        for term, of_term in zip(self.terms, values, strict=True):
-            weighted += term.weight * of_term
-        value, of_state = self._over_states(weighted, temperature)
-        exact = self._over_states(weighted, 0.0)[0] if self.form == "composite_worst_case" else value
-        return values, self._factors(of_state) * inner, value, exact
+        of_terms, limited = values[: len(self.terms), : self._n_state(totals)], values[len(self.terms) :]
+        weighted = self._weighted(of_terms)
+        judged = self._over_states(weighted, temperature)
+        value, exact, of_states = judged.value, judged.value, judged.derivative
+        if temperature > 0.0 and self.form != "voxel_worst_case":
+            exact = self._over_states(weighted, 0.0).value
+        of_limited = np.zeros_like(limited)
+        if self.pressure is not None:
+            excess_gy = self.excess_gy(limited)
+            pressed = self.pressure.value(excess_gy)
+            of_limited = self._by_value() * self.pressure.slope(excess_gy)
+            if self.pressure.objective:
+                value += pressed
+            else:
+                value, exact, of_states = pressed, pressed, np.zeros_like(of_states)
+        slopes = self._factors(of_states, of_limited) * inner
+        return slopes, Evaluation(value, np.zeros(0), of_terms, exact, limited)
 
     def hessian_product(self, weight: F64, direction: F64, temperature: float) -> F64:
         """Return the derivative of the gradient along a change of the weights, shape (n_beamlet,).
@@ -177,45 +269,54 @@ class Problem:
         temperature
             Smoothing, as for `evaluate`.
         """
-        question = self.question(weight, temperature)
-        ((totals, moved),) = (
-            _merge(parts) for parts in zip(*self.rows.curvature_sums([question], [direction]), strict=True)
-        )
-        slopes, changes = self._slope_changes(totals, moved, temperature)
-        parts = self.rows.curvature_products([question], [direction], [slopes], [changes])
-        return _merge([part for (part,) in parts])
+        (product,) = products_together(self.rows, [(self, weight, direction, temperature)])
+        return product
 
-    def _slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
+    def slope_changes(self, totals: F64, moved: F64, temperature: float) -> tuple[F64, F64]:
         """Return the objective's derivative by each sum, and its change along a change of the sums."""
         values, inner = self._of_terms(totals)
-        turned = np.zeros_like(totals)
-        weighted, weighted_moved = np.zeros((2, totals.shape[1]))
-        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+        n_term, n_state = len(self.terms), self._n_state(totals)
+        turned, values_moved = np.zeros_like(totals), np.zeros_like(values)
+        for number, (term, place) in enumerate(zip(self._asked, self._places, strict=True)):
             of_term = (inner[place] * moved[place]).sum(axis=0)
             for state in self._states_of(term, totals.shape[1]):
                 turned[place, state] = term.function.slope_change(totals[place, state], moved[place, state])
-            weighted += term.weight * values[number]
-            weighted_moved += term.weight * (of_term if term.robust else of_term[0])
-        _, of_state = self._over_states(weighted, temperature)
-        of_state_moved = np.zeros_like(of_state)
-        if self.form == "composite_worst_case" and temperature > 0.0:
-            mean_moved = float(of_state @ weighted_moved)
-            of_state_moved = of_state * (weighted_moved - mean_moved) / temperature
-        factors = self._factors(of_state)
-        return factors * inner, factors * turned + self._factors(of_state_moved) * inner
+            values_moved[number] = of_term if term.robust else of_term[0]
+        judged = self._over_states(self._weighted(values[:n_term, :n_state]), temperature)
+        of_states = judged.derivative
+        of_states_moved = judged.turned(self._weighted(values_moved[:n_term, :n_state]))
+        limited = values[n_term:]
+        of_limited, of_limited_moved = np.zeros_like(limited), np.zeros_like(limited)
+        if self.pressure is not None:
+            excess_gy, by_value = self.excess_gy(limited), self._by_value()
+            of_limited = by_value * self.pressure.slope(excess_gy)
+            of_limited_moved = by_value**2 * self.pressure.curvature(excess_gy) * values_moved[n_term:]
+            if not self.pressure.objective:
+                of_states, of_states_moved = np.zeros_like(of_states), np.zeros_like(of_states)
+        factors = self._factors(of_states, of_limited)
+        return factors * inner, factors * turned + self._factors(of_states_moved, of_limited_moved) * inner
 
     @property
     def _places(self) -> list[slice]:
         return self.question(np.zeros(0), 0.0).places
 
+    def _n_state(self, totals: F64) -> int:
+        """Return the number of states of the objectives: a voxel-wise worst case has one, whatever constraints have."""
+        return 1 if self.form == "voxel_worst_case" else totals.shape[1]
+
     def _states_of(self, term: Term, n_state: int) -> range:
-        return range(n_state) if term.robust else range(1)
+        all_in_one = self.form == "voxel_worst_case" and not term.each_scenario
+        return range(n_state) if term.robust and not all_in_one else range(1)
+
+    def _by_value(self) -> F64:
+        """Return the derivative of every excess by the value of its function, shape (n_constraint, 1)."""
+        return np.array([[constraint.sign / constraint.unit_per_gy] for constraint in self.constraints])
 
     def _of_terms(self, totals: F64) -> tuple[F64, F64]:
         """Return the value of every term in every state, and its derivative by each of its sums."""
         n_state = totals.shape[1]
-        values, inner = np.zeros((len(self.terms), n_state)), np.zeros_like(totals)
-        for number, (term, place) in enumerate(zip(self.terms, self._places, strict=True)):
+        values, inner = np.zeros((len(self._asked), n_state)), np.zeros_like(totals)
+        for number, (term, place) in enumerate(zip(self._asked, self._places, strict=True)):
             for state in self._states_of(term, n_state):
                 values[number, state] = term.function.value(totals[place, state])
                 inner[place, state] = term.function.slope(totals[place, state])
@@ -223,23 +324,36 @@ class Problem:
                 values[number, 1:] = values[number, 0]
         return values, inner
 
-    def _over_states(self, weighted: F64, temperature: float) -> tuple[float, F64]:
-        """Return the objective from its value in every state, and its derivative by them."""
-        if self.form == "composite_worst_case":
-            return soft_maximum(weighted, self.probability, temperature)
-        of_state = self.probability if weighted.size > 1 else np.ones(1)
-        return float((of_state * weighted).sum()), of_state
+    def _weighted(self, values: F64) -> F64:
+        weighted: F64 = values * np.array([term.weight for term in self.terms])[:, None]
+        return weighted
 
-    def _factors(self, of_state: F64) -> F64:
-        """Return the objective's derivative by each term's value, for every sum of the term, (n_sum, n_state)."""
+    def _over_states(self, weighted: F64, temperature: float) -> Judged:
+        """Return the objective from the weighted value of every term in every state."""
+        return over_scenarios(self.form, weighted, self.probability, self.part, temperature)
+
+    def _factors(self, of_states: F64, of_limited: F64) -> F64:
+        """Return the derivative by the value of each objective and constraint, for every sum of it, (n_sum, n_state).
+
+        Parameters
+        ----------
+        of_states
+            Derivative by the weighted value of every objective in every state of it.
+        of_limited
+            Derivative by the value of every constraint in every scenario, shape (n_constraint, n_scenario).
+        """
+        n_own = of_states.shape[1]
+        n_state = max(n_own, of_limited.shape[1] if self.constraints else 0)
         rows = []
-        for term in self.terms:
-            factor = np.zeros(of_state.size)
-            if term.robust:
-                factor[:] = term.weight * of_state
+        for number, term in enumerate(self._asked):
+            factor = np.zeros(n_state)
+            if term.each_scenario:
+                factor[:] = of_limited[number - len(self.terms)]
+            elif term.robust:
+                factor[:n_own] = term.weight * of_states[number]
             else:
-                factor[0] = term.weight * of_state.sum()
-            rows.append(np.broadcast_to(factor, (term.function.n_sum, of_state.size)))
+                factor[0] = term.weight * of_states[number].sum()
+            rows.append(np.broadcast_to(factor, (term.function.n_sum, n_state)))
         return np.concatenate(rows)
 
 
@@ -259,12 +373,44 @@ def evaluate_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, floa
         problem.combine(total, temperature)
         for (problem, _, temperature), total in zip(asked, totals, strict=True)
     ]
-    slopes = [slope for _, slope, _, _ in combined]
+    slopes = [slope for slope, _ in combined]
     gradients = [_merge(parts) for parts in zip(*rows.gradients(questions, slopes), strict=True)]
     return [
-        Evaluation(value, gradient, values, exact)
-        for (values, _, value, exact), gradient in zip(combined, gradients, strict=True)
+        replace(evaluation, gradient=gradient)
+        for (_, evaluation), gradient in zip(combined, gradients, strict=True)
     ]
+
+
+def values_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, float]]) -> list[Evaluation]:
+    """Return the values of several problems on the same rows, without gradients. Parameters as before."""
+    questions = [problem.question(weight, temperature) for problem, weight, temperature in asked]
+    totals = [_merge(parts) for parts in zip(*rows.sums(questions), strict=True)]
+    return [
+        problem.combine(total, temperature)[1]
+        for (problem, _, temperature), total in zip(asked, totals, strict=True)
+    ]
+
+
+def products_together(rows: RowHolders, asked: Sequence[tuple[Problem, F64, F64, float]]) -> list[F64]:
+    """Return several problems' Hessians' products, to the last bit those of `Problem.hessian_product`.
+
+    Parameters
+    ----------
+    rows
+        Holders of the rows of all these problems.
+    asked
+        Problem, weights, direction and temperature of every product.
+    """
+    questions = [problem.question(weight, temperature) for problem, weight, _, temperature in asked]
+    directions = [direction for _, _, direction, _ in asked]
+    sums = [_merge(parts) for parts in zip(*rows.curvature_sums(questions, directions), strict=True)]
+    found = [
+        problem.slope_changes(totals, moved, temperature)
+        for (problem, _, _, temperature), (totals, moved) in zip(asked, sums, strict=True)
+    ]
+    slopes, changes = [slope for slope, _ in found], [change for _, change in found]
+    parts = rows.curvature_products(questions, directions, slopes, changes)
+    return [_merge(of_question) for of_question in zip(*parts, strict=True)]
 
 
 def uniform_start(rows: RowHolders, target_region: int, prescription_gy: float) -> F64:

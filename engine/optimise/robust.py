@@ -1,44 +1,145 @@
 r"""Robust forms: how the values in many scenarios become one.
 
+With :math:`f_{ts}` the weighted value of objective t in scenario s, :math:`F_s = \sum_t f_{ts}`, and probabilities
+:math:`p_s` (a scenario of probability 0 does not count):
+
 * ``nominal``: the first scenario alone.
 * ``expected``: :math:`\sum_s p_s F_s`.
-* ``composite_worst_case``: :math:`\max_s F_s` with :math:`F_s` the weighted sum of all objectives in scenario s
-  (Fredriksson, Forsgren and Hårdemark, Med Phys 38 (2011) 1672), smoothed to
-  :math:`T \ln \sum_s p_s e^{F_s/T}`, which never exceeds the maximum and tends to it with T → 0. A scenario of
-  probability 0 does not count.
+* ``composite_worst_case``: :math:`\max_s F_s` (Fredriksson, Forsgren and Hårdemark, Med Phys 38 (2011) 1672).
+* ``objective_worst_case``: :math:`\sum_t \max_s f_{ts}`: each objective in a worst scenario of its own (Chen,
+  Unkelbach, Trofimov et al., Phys Med Biol 57 (2012) 591).
+* ``cvar``: the mean of :math:`F_s` over the worst part of the probability (`engine.optimise.risk.worst_part`).
+* ``soft_worst_case``: the mean of :math:`F_s` under the most adverse probabilities that are not too far from the given
+  ones (`engine.optimise.risk.most_adverse`).
+* ``percentile``: what a part of the probability exceeds, at most (`engine.optimise.risk.percentile`); not convex.
 * ``voxel_worst_case``: every voxel has the highest dose of all scenarios where dose is punished and the lowest where
-  its absence is (Pflugfelder, Wilkens and Oelfke, Phys Med Biol 53 (2008) 1689), smoothed in the same way with equal
-  weights and a temperature in Gy.
+  its absence is (Pflugfelder, Wilkens and Oelfke, Phys Med Biol 53 (2008) 1689), smoothed like a soft maximum with
+  equal weights and a temperature in Gy.
+
+What needs smoothing is smoothed so that it never exceeds the exact value and tends to it with T → 0, but for the
+percentile.
 """
 
 from typing import Literal
 
 import numpy as np
 
+from engine.errors import OptimisationError
 from engine.model.arrays import F64
+from engine.optimise.risk import Judged, mean, most_adverse, percentile, worst, worst_part
 
-Form = Literal["nominal", "expected", "composite_worst_case", "voxel_worst_case"]
+Form = Literal[
+    "nominal",
+    "expected",
+    "composite_worst_case",
+    "objective_worst_case",
+    "voxel_worst_case",
+    "cvar",
+    "soft_worst_case",
+    "percentile",
+]
+FORMS_OF_A_PART: tuple[Form, ...] = ("cvar", "soft_worst_case", "percentile")
+"""Forms that need to be told which part of the probability counts as worst."""
 
 
-def soft_maximum(values: F64, prior: F64, temperature: float) -> tuple[float, F64]:
-    """Return the smoothed maximum of ``values`` (n,) and its derivative by them (n,).
+def check_part(form: Form, part: float | None) -> None:
+    """Refuse a part of the probability that a form has no use for, or lacks.
+
+    Raises
+    ------
+    OptimisationError
+        If it does.
+    """
+    if form not in FORMS_OF_A_PART:
+        if part is not None:
+            raise OptimisationError(f"robust form '{form}' has no worst part; leave it out")
+        return
+    if part is None or not 0.0 < part <= 1.0 or (form == "percentile" and part == 1.0):
+        raise OptimisationError(
+            f"robust form '{form}' needs the part of the probability that counts as worst, above 0 and "
+            f"{'below' if form == 'percentile' else 'at most'} 1 (it is {part})"
+        )
+
+
+def over_scenarios(
+    form: Form, values: F64, probability: F64, part: float | None, temperature: float
+) -> Judged:
+    """Return the objective from the weighted values of all terms in all scenarios.
 
     Parameters
     ----------
-    values, prior
-        Values and their weights, which sum to 1, both of shape (n,). Values of weight 0 do not count.
+    form
+        Robust form; a voxel-wise worst case has one state alone, where nothing is left to be done.
+    values
+        Weighted values, shape (n_term, n_state).
+    probability
+        Of every scenario, shape (n_state,).
+    part
+        Part of the probability that counts as worst, for the forms that have one.
     temperature
-        Smoothing in the unit of the values; 0 is the maximum itself.
+        Smoothing in the unit of the values; 0 is none. An objective-wise worst case shares it among its terms.
     """
-    counted = np.where(prior > 0.0, values, -np.inf)
-    largest = float(counted.max())
-    if temperature == 0.0:
-        derivative = np.zeros_like(values)
-        derivative[int(counted.argmax())] = 1.0
-        return largest, derivative
-    raised = prior * np.exp((counted - largest) / temperature)
-    total = float(raised.sum())
-    return largest + temperature * float(np.log(total)), raised / total
+    if form == "objective_worst_case":
+        rows = [worst(row, probability, temperature / len(values)) for row in values]
+        return Judged(
+            sum(row.value for row in rows),
+            np.stack([row.derivative for row in rows]),
+            lambda change: np.stack([row.turned(of) for row, of in zip(rows, change, strict=True)]),
+        )
+    total = _added(values)
+    if form in ("nominal", "voxel_worst_case"):
+        judged = mean(total, np.ones(1))
+    elif form == "expected":
+        judged = mean(total, probability)
+    elif form == "composite_worst_case":
+        judged = worst(total, probability, temperature)
+    elif part is None:
+        raise OptimisationError(
+            f"robust form '{form}' needs the part of the probability that counts as worst"
+        )
+    elif form == "cvar":
+        judged = worst_part(total, probability, part, temperature)
+    elif form == "soft_worst_case":
+        judged = most_adverse(total, probability, radius(part), temperature)
+    else:
+        judged = percentile(total, probability, part, temperature)
+    return Judged(
+        judged.value,
+        np.broadcast_to(judged.derivative, values.shape),
+        lambda change: np.broadcast_to(judged.turned(_added(change)), values.shape),
+    )
+
+
+def radius(part: float) -> float:
+    """Return the divergence of probabilities that are all on an event of probability ``part``."""
+    return -float(np.log(part))
+
+
+def in_words(form: Form, part: float | None) -> str:
+    """Return what a form minimises as a text for reports."""
+    percent = f"{100.0 * (part or 0.0):g}"
+    return {
+        "nominal": "the objective of the nominal scenario",
+        "expected": "the objective expected over all scenarios",
+        "composite_worst_case": "the objective of the worst scenario (composite worst case)",
+        "objective_worst_case": "the sum of all objectives, each in its own worst scenario (objective-wise worst case)",
+        "voxel_worst_case": "the objective of the highest and the lowest dose of every voxel in any scenario "
+        "(voxel-wise worst case)",
+        "cvar": f"the objective's mean over the worst {percent} % of the probability (CVaR)",
+        "soft_worst_case": "the objective's mean under the most adverse probabilities that are no further from the "
+        f"given ones than if an event of {percent} % were certain (soft worst case, Kullback-Leibler radius "
+        f"{radius(part or 1.0):.3g})",
+        "percentile": f"the objective that is exceeded with a probability of {percent} % "
+        f"(percentile {100.0 - 100.0 * (part or 0.0):g})",
+    }[form]
+
+
+def _added(values: F64) -> F64:
+    """Return the sum over terms, in their order."""
+    total = np.zeros(values.shape[1])
+    for row in values:
+        total += row
+    return total
 
 
 def soft_extreme_dose(dose_gy: F64, sign: int, temperature_gy: float) -> tuple[F64, F64]:
@@ -89,13 +190,13 @@ def soft_extreme_dose_change(derivative: F64, change_gy: F64, sign: int, tempera
     return changed
 
 
-_COMPOSITE_FRACTIONS = (0.1, 0.03, 0.01)
+_OBJECTIVE_FRACTIONS = (0.1, 0.03, 0.01)
 _VOXEL_FRACTIONS = (0.02, 0.006, 0.002)
 
 
 def n_smoothing_stage(form: Form) -> int:
     """Return the number of stages of decreasing smoothing that a form needs."""
-    return len(_COMPOSITE_FRACTIONS) if form in ("composite_worst_case", "voxel_worst_case") else 1
+    return 1 if form in ("nominal", "expected") else len(_OBJECTIVE_FRACTIONS)
 
 
 def smoothing(form: Form, stage: int, objective: float, prescription_gy: float) -> float:
@@ -108,12 +209,12 @@ def smoothing(form: Form, stage: int, objective: float, prescription_gy: float) 
     stage
         Number of the stage, from 0.
     objective
-        Exact objective where the stage starts: the composite worst case is smoothed by a share of it.
+        Exact objective where the stage starts: all but the voxel-wise worst case are smoothed by a share of it.
     prescription_gy
         Total dose: the voxel-wise worst case is smoothed by a share of it.
     """
-    if form == "composite_worst_case":
-        return _COMPOSITE_FRACTIONS[stage] * objective
+    if n_smoothing_stage(form) == 1:
+        return 0.0
     if form == "voxel_worst_case":
         return _VOXEL_FRACTIONS[stage] * prescription_gy
-    return 0.0
+    return _OBJECTIVE_FRACTIONS[stage] * objective

@@ -8,15 +8,40 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
-from engine.optimise.problem import Evaluation, Problem, evaluate_together
+from engine.optimise.problem import (
+    Evaluation,
+    Problem,
+    RowHolders,
+    evaluate_together,
+    products_together,
+    values_together,
+)
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question: for value and gradient, for a product with a direction if there is one, or for the value alone."""
+
+    problem: Problem
+    weight: F64
+    temperature: float
+    direction: F64 | None = None
+    value_alone: bool = False
+
+    @property
+    def kind(self) -> str:
+        if self.direction is not None:
+            return "product"
+        return "value" if self.value_alone else "evaluation"
 
 
 def side_by_side(solves: Sequence[Callable[["Meeting"], Result]]) -> list[Result]:
@@ -51,8 +76,8 @@ class Meeting:
         self.stopped = threading.Event()
         """Whether all are to end."""
         self._seated = 0
-        self._asked: list[tuple[Problem, F64, float]] = []
-        self._answers: dict[int, list[Evaluation] | BaseException] = {}
+        self._asked: list[_Asked] = []
+        self._answers: dict[int, list[Any] | BaseException] = {}
         self._round = 0
         self._changed = threading.Condition()
 
@@ -76,9 +101,23 @@ class Meeting:
         OptimisationError
             If all are to end.
         """
+        evaluation: Evaluation = self._ask(_Asked(problem, weight, temperature))
+        return evaluation
+
+    def value(self, problem: Problem, weight: F64, temperature: float) -> Evaluation:
+        """Return `Problem.value`, as `evaluate` does."""
+        evaluation: Evaluation = self._ask(_Asked(problem, weight, temperature, value_alone=True))
+        return evaluation
+
+    def hessian_product(self, problem: Problem, weight: F64, direction: F64, temperature: float) -> F64:
+        """Return `Problem.hessian_product`, as `evaluate` does."""
+        product: F64 = self._ask(_Asked(problem, weight, temperature, direction))
+        return product
+
+    def _ask(self, question: _Asked) -> Any:
         with self._changed:
             here, place = self._round, len(self._asked)
-            self._asked.append((problem, weight, temperature))
+            self._asked.append(question)
             self._answer_if_all_ask()
             while here not in self._answers and not self.stopped.is_set():
                 self._changed.wait()
@@ -102,10 +141,34 @@ class Meeting:
         # Everybody has taken the answers of the round before: they are waiting here.
         self._answers.pop(self._round - 1, None)
         try:
-            self._answers[self._round] = evaluate_together(asked[0][0].rows, asked)
+            self._answers[self._round] = _answered(asked[0].problem.rows, asked)
         except BaseException as error:
             self._answers[self._round] = error
             raise
         finally:
             self._round += 1
             self._changed.notify_all()
+
+
+def _answered(rows: RowHolders, asked: Sequence[_Asked]) -> list[Any]:
+    """Return the answers to questions of all kinds in their order, those of one kind asked together."""
+    answers: list[Any] = [None] * len(asked)
+    for kind in dict.fromkeys(question.kind for question in asked):
+        places = [place for place, question in enumerate(asked) if question.kind == kind]
+        of_kind = [asked[place] for place in places]
+        found: Sequence[Any]
+        if kind == "product":
+            found = products_together(
+                rows,
+                [
+                    (q.problem, q.weight, q.direction, q.temperature)
+                    for q in of_kind
+                    if q.direction is not None
+                ],
+            )
+        else:
+            together = evaluate_together if kind == "evaluation" else values_together
+            found = together(rows, [(q.problem, q.weight, q.temperature) for q in of_kind])
+        for place, answer in zip(places, found, strict=True):
+            answers[place] = answer
+    return answers

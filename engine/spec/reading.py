@@ -52,6 +52,13 @@ def read_spec(path: Path, model: type[S], what: str) -> S:
         raise StudyError(f"{path.name}: {error}") from error
 
 
+def where(path: Path, key: str) -> str:
+    """Return the line of a key such as ``templates[0].order`` in a file that was read, as the begin of a message."""
+    location = [int(part) if part.isdecimal() else part for part in re.findall(r"[^.\[\]]+", key)]
+    line = line_of_key(_text(path), location)
+    return f"line {line}: " if line else ""
+
+
 def _text(path: Path) -> str:
     """Return the text of a file of reasonable size; the mark that some editors put at the begin is left out."""
     try:

@@ -3,21 +3,29 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from engine.errors import OptimisationError, printable
+from engine.errors import OptimisationError, StudyError, TemplateError, printable
 from engine.evaluate.goals import parse_goal
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
+from engine.optimise.augmented import SOLVERS_WITHIN_LIMITS, why_not_within_limits
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
-from engine.optimise.robust import Form
+from engine.optimise.robust import FORMS_OF_A_PART, Form
+from engine.optimise.solvers import SolverName
+from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec
+from engine.spec.constraints import ConstraintSpec
+from engine.spec.expansion import Expanded, expand
+from engine.spec.function_keys import gather_function
 from engine.spec.prescription import PrescriptionSpec
-from engine.spec.reading import read_spec
+from engine.spec.reading import read_spec, where
 from engine.spec.structures import check_order
+from engine.spec.templates import Aim, RemainingVolume, Rings, Template
 from engine.structures.recipes import Recipe
+from engine.units import PERCENT
 
 LARGEST_SHIFT_MM = 200.0
 
@@ -149,6 +157,11 @@ class ScenariosSpec(Spec):
         self.scenarios()
         return self
 
+    @property
+    def only_samples(self) -> bool:
+        """Whether all but the nominal scenario are random draws, rather than chosen."""
+        return self.setup == "random" and not self.density_factors
+
     def scenarios(self) -> tuple[Scenario, ...]:
         """Return the scenarios, the nominal one first."""
         shift = self.shift_mm if isinstance(self.shift_mm, tuple) else (self.shift_mm,) * 3
@@ -161,9 +174,40 @@ class ScenariosSpec(Spec):
 class OptimisationSpec(Spec):
     """How to optimise."""
 
-    robust: Form = "nominal"
-    max_evaluations: int = Field(500, ge=10, le=100_000)
+    robust: Form = Field(
+        "nominal",
+        description="what is made small: the nominal objective; over scenarios its expected value; its worst scenario "
+        "(composite); each objective in its own worst scenario; the extreme doses of each voxel; the mean of the worst "
+        "part (cvar); the mean if probabilities are wrong (soft); a percentile",
+    )
+    worst_percent: float | None = Field(
+        None,
+        gt=0.0,
+        le=100.0,
+        description="cvar: mean of the objective over this worst part of the probability (100 is the expected value, "
+        "that of one scenario or less the worst case). soft_worst_case: the same for wrong probabilities, as wrong at "
+        "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
+        "(10 is the 90th percentile)",
+    )
+    solver: SolverName = Field(
+        "lbfgsb",
+        description=(
+            "lbfgsb: nearly always; newton_cg: few beamlets, or the last digits of a smooth objective; "
+            "projected_gradient: to compare with, or where the line search of lbfgsb fails; "
+            "primal_dual: all objectives are mean, linear_overdose, linear_underdose or upper_mean_tail without limit; "
+            "highs: the same, if small; "
+            "ipopt: to compare with, if the package ipyopt is installed; "
+            "simulated_annealing: as a historical baseline alone"
+        ),
+    )
+    max_evaluations: int = Field(
+        500,
+        ge=10,
+        le=100_000,
+        description="evaluations of the objective and, of newton_cg, products with its Hessian, altogether",
+    )
     tolerance: float = Field(1e-7, gt=0.0, le=1e-2)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the random moves of simulated_annealing")
     gap: float = Field(
         0.01, ge=0.0, le=1.0, description="certified gap, as a share of the objective, that is good enough"
     )
@@ -173,6 +217,42 @@ class OptimisationSpec(Spec):
         le=100_000,
         description="further evaluations that the certified gap may take, besides one for each cap",
     )
+
+    @field_validator("worst_percent")
+    @classmethod
+    def _of_a_part(cls, worst_percent: float | None, info: ValidationInfo) -> float | None:
+        robust = info.data.get("robust")  # absent if it is itself a mistake
+        if worst_percent is not None and robust is not None and robust not in FORMS_OF_A_PART:
+            raise ValueError(
+                f"is for robust = {', '.join(map(repr, FORMS_OF_A_PART))} alone (robust is '{robust}'); leave it out"
+            )
+        if worst_percent == 100.0 and robust == "percentile":
+            raise ValueError("100 % exceed no percentile; give less, such as 10 for the 90th percentile")
+        return worst_percent
+
+    @model_validator(mode="after")
+    def _part_is_given(self) -> Self:
+        if self.robust in FORMS_OF_A_PART and self.worst_percent is None:
+            raise ValueError(
+                f"robust = '{self.robust}' needs worst_percent, the part of the probability that counts as worst "
+                "(such as 10)"
+            )
+        return self
+
+    @property
+    def part(self) -> float | None:
+        """The part of the probability that counts as worst."""
+        return None if self.worst_percent is None else self.worst_percent / PERCENT
+
+    @field_validator("seed")
+    @classmethod
+    def _of_random_moves(cls, seed: int, info: ValidationInfo) -> int:
+        solver = info.data.get("solver")
+        if solver not in ("simulated_annealing", None):
+            raise ValueError(
+                f"is for solver = 'simulated_annealing' alone (solver is '{solver}'); leave it out"
+            )
+        return seed
 
 
 class ObjectiveSpec(Spec):
@@ -197,16 +277,7 @@ class ObjectiveSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _gather_function(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or isinstance(values.get("function"), dict | BaseModel):
-            return values
-        own = {
-            # What a validator has touched is no longer JSON to pydantic, where an array may be a tuple.
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-            if key in cls.model_fields and key != "function"
-        }
-        rest = {key: value for key, value in values.items() if key not in cls.model_fields}
-        return {**own, "function": {"kind": values.get("function"), **rest}}
+        return gather_function(values, cls.model_fields)
 
     def label(self) -> str:
         """Return a text for reports."""
@@ -258,8 +329,14 @@ class Study(Spec):
     scenarios: ScenariosSpec = ScenariosSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
     objectives: Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1)]
+    constraints: tuple[ConstraintSpec, ...] = ()
+    templates: tuple[Template, ...] = Field(
+        (), description="stand for structures and objectives: `nightbeam check STUDY` lists what they come to"
+    )
     goals: tuple[GoalSpec, ...] = ()
     pareto: ParetoSpec | None = None
+
+    _expanded: tuple[Expanded, ...] = PrivateAttr(())
 
     @field_validator("structures")
     @classmethod
@@ -274,6 +351,20 @@ class Study(Spec):
             raise ValueError("has a control character; write one line of plain text")
         return name
 
+    @field_validator("constraints")
+    @classmethod
+    def _not_scaled_away(
+        cls, constraints: tuple[ConstraintSpec, ...], info: ValidationInfo
+    ) -> tuple[ConstraintSpec, ...]:
+        prescription = info.data.get("prescription")  # absent if it is itself a mistake
+        if constraints and prescription is not None and prescription.normalisation() is not None:
+            raise ValueError(
+                f"normalise = '{prescription.normalise}' would scale the plan out of its limits; write "
+                "prescription.normalise = 'none', and what the target shall have as a constraint of its own (such as "
+                "dvh_mean_tail with at_least)"
+            )
+        return constraints
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         sad_mm = MACHINES[self.beams.machine].sad_mm
@@ -284,16 +375,77 @@ class Study(Spec):
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
             )
+        if self.optimisation.robust == "percentile" and not self.scenarios.only_samples:
+            raise ValueError(
+                "optimisation.robust = 'percentile' needs scenarios.setup = 'random' without density_factors: chosen "
+                "scenarios are no samples and have no percentiles; use 'cvar' for them"
+            )
         if self.optimisation.robust == "voxel_worst_case":
             for number, objective in enumerate(self.objectives):
                 if objective.robust:
                     _require_sides(number, objective)
+        unfit = "" if self.templates else self._why_unfit_solver()
+        if unfit:
+            raise ValueError(f"optimisation.solver: {unfit}")
         if self.pareto is not None:
             used = {objective.criterion for objective in self.objectives}
+            used |= {t.criterion for t in self.templates if isinstance(t, Rings | RemainingVolume)}
             missing = [name for name in self.pareto.criteria if name not in used]
             if missing:
                 raise ValueError(f"pareto.criteria names {missing}, but no objective has that criterion")
         return self
+
+    @property
+    def from_templates(self) -> tuple[Expanded, ...]:
+        """What the templates came to, if they were expanded."""
+        return self._expanded
+
+    def with_templates_expanded(self) -> Self:
+        """Return the study with the structures and objectives that its templates stand for, and no templates.
+
+        Raises
+        ------
+        TemplateError, ValueError
+            If a template does not fit, or the solver does not fit what they add, or one makes a structure whose name
+            is taken.
+        """
+        if not self.templates:
+            return self
+        whole = self.prescription.target
+        aim = Aim((whole, *self.beams.also_cover), self.prescription.dose_gy)
+        expansion = expand(self.templates, aim, self.objectives, ObjectiveSpec.model_validate)
+        changes: dict[str, Any] = {
+            "structures": (*self.structures, *expansion.structures),
+            "objectives": expansion.objectives,
+            "templates": (),
+        }
+        if expansion.target != whole:
+            changes["prescription"] = self.prescription.model_copy(update={"target": expansion.target})
+            covered = (whole, *self.beams.also_cover)
+            changes["beams"] = self.beams.model_copy(update={"also_cover": covered})
+        check_order(changes["structures"])
+        study = self.model_copy(update=changes)
+        study._expanded = expansion.templates
+        unfit = study._why_unfit_solver()
+        if unfit:
+            raise TemplateError("optimisation.solver", unfit)
+        return study
+
+    def _why_unfit_solver(self) -> str:
+        """Return in words why the solver is none for this study; nothing if it is one."""
+        solver = self.optimisation.solver
+        if self.constraints and solver not in SOLVERS_WITHIN_LIMITS:
+            return why_not_within_limits(solver)
+        functions = [(objective.label(), objective.function) for objective in self.objectives]
+        if solver in ("primal_dual", "highs"):
+            refusal = why_no_linear_program(functions, self.optimisation.robust)
+            return f"'{solver}': {refusal}" if refusal else ""
+        if solver == "newton_cg" and all(is_linear(function) for _, function in functions):
+            return (
+                "'newton_cg' uses curvature, and all objectives are linear or made of linear pieces; "
+                "use 'primal_dual'"
+            )
+        return ""
 
     def structure_names(self) -> list[tuple[str, str]]:
         """Return every structure the study names, with the key that names it."""
@@ -309,6 +461,11 @@ class Study(Spec):
             names.extend((f"objectives[{number}].excluding", name) for name in objective.excluding)
             if isinstance(objective.function, DoseFallOff):
                 names.append((f"objectives[{number}].from_structure", objective.function.from_structure))
+        for number, constraint in enumerate(self.constraints):
+            names.append((f"constraints[{number}].structure", constraint.structure))
+            names.extend((f"constraints[{number}].excluding", name) for name in constraint.excluding)
+            if isinstance(constraint.function, DoseFallOff):
+                names.append((f"constraints[{number}].from_structure", constraint.function.from_structure))
         names.extend((f"goals[{number}].structure", goal.structure) for number, goal in enumerate(self.goals))
         return names
 
@@ -321,11 +478,19 @@ def _require_sides(number: int, objective: ObjectiveSpec) -> None:
 
 
 def load_study(path: Path) -> Study:
-    """Read and validate a study file.
+    """Read and validate a study file, and expand its templates.
 
     Raises
     ------
     StudyError
-        As `engine.spec.reading.read_spec` does.
+        As `engine.spec.reading.read_spec` does, or if a template does not fit the study.
     """
-    return read_spec(path, Study, "a study")
+    study = read_spec(path, Study, "a study")
+    try:
+        return study.with_templates_expanded()
+    except TemplateError as error:
+        raise StudyError(
+            f"{path.name} does not describe a study:\n  {where(path, error.key)}{error.key}: {error.why}"
+        ) from error
+    except ValueError as error:
+        raise StudyError(f"{path.name} does not describe a study:\n  templates: {error}") from error

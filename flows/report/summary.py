@@ -8,6 +8,7 @@ from engine.dose.monitor_units import BeamMonitorUnits
 from engine.evaluate.goals import GoalResult
 from engine.evaluate.plan import GridDifference, StructureStatistics, TargetIndices
 from engine.evaluate.robustness import RobustnessRow, ScenarioSetKind
+from engine.evaluate.skin_loading import SkinLoading
 from engine.model.arrays import I32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.grid import Grid
@@ -47,6 +48,14 @@ class MadeStructure(ReportModel):
 
     name: str
     how: str
+
+
+class TemplateSummary(ReportModel):
+    """A template of the study in words, the structures it made, and the objectives it added or changed."""
+
+    text: str
+    structures: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
 
 
 class PrescriptionSummary(ReportModel):
@@ -131,6 +140,7 @@ class TechniqueSummary(ReportModel):
     """Modality, machine and beams.
 
     In words: ``monitor_unit`` is the reference condition of the machine, ``fields`` how the beamlets were placed.
+    ``skin`` is there where the target reaches the skin.
     """
 
     modality: str
@@ -140,6 +150,7 @@ class TechniqueSummary(ReportModel):
     monitor_unit: str
     fields: str
     beams: tuple[BeamSummary, ...] = Field(min_length=1)
+    skin: SkinLoading | None = None
 
     @property
     def mu_per_fraction(self) -> float:
@@ -225,6 +236,37 @@ class CertificateSummary(ReportModel):
     text: str
 
 
+class LimitRow(ReportModel):
+    """One hard constraint, in ``unit`` of its function.
+
+    ``value`` is what the optimiser's dose has in its ``worst_scenario``, ``full_dose`` what the nominal dose without
+    cut-offs has on the same grid. ``plan_limit`` is the limit that the plan was made with: another one than ``limit``
+    if that had to give. ``buys`` is by how much the objective would fall if the limit gave by ``step`` (such as 1 Gy),
+    to first order, and ``buys_percent`` the same as a share of the objective.
+    """
+
+    structure: str
+    function: str
+    sense: Literal["at most", "at least"]
+    limit: float
+    plan_limit: float
+    unit: str
+    value: float
+    worst_scenario: str
+    full_dose: float
+    met: bool
+    step: str
+    buys: float
+    buys_percent: float | None
+
+
+class LimitsSummary(ReportModel):
+    """The hard constraints; ``diagnosis`` says in sentences why they are not met, if they are not."""
+
+    rows: tuple[LimitRow, ...]
+    diagnosis: tuple[str, ...] = ()
+
+
 class ConvergenceSummary(ReportModel):
     """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
 
@@ -267,11 +309,13 @@ class PlanSummary(ReportModel):
     case: CaseSummary
     prescription: PrescriptionSummary
     made_structures: tuple[MadeStructure, ...] = ()
+    templates: tuple[TemplateSummary, ...] = ()
     technique: TechniqueSummary
     dose: DoseSummary
     volumes: tuple[StructureStatistics, ...] = Field(min_length=1)
     remaining: StructureStatistics | None = None
     goals: tuple[GoalResult, ...]
+    limits: LimitsSummary | None = None
     indices: tuple[TargetIndices, ...]
     robustness: RobustnessSummary | None
     scenarios: tuple[ScenarioSummary, ...] = Field(min_length=1)

@@ -72,6 +72,11 @@ eqd2 = { alpha_beta_gy = 3.0 }
 weight = 1.0
 criterion = "mean"
 
+[[templates]]
+add = "rings"
+edges_mm = [0, 10, 30]
+weight = 5.0
+
 [[goals]]"""
 
 
@@ -80,6 +85,7 @@ def test_a_plan_of_many_kinds_of_objectives_ends_with_all_of_them_in_its_report(
     _, store, _ = finished
     before = tiles(store)
     head, rest = STUDY.split("[[objectives]]", 1)
+    head = head.replace('"composite_worst_case"', '"cvar"\nworst_percent = 30.0')
     text = head + MANY_KINDS + rest.split("[[goals]]", 1)[1]
     plan(tmp_path, store, text)
     assert tiles(store) == before
@@ -87,9 +93,16 @@ def test_a_plan_of_many_kinds_of_objectives_ends_with_all_of_them_in_its_report(
     terms = summary["convergence"]["terms"]
     assert [term["function"].split(" (")[0] for term in terms] == [
         "DVH mean tail", "homogeneity", "TCP", "dose fall off", "smooth maximum", "upper mean tail",
+        "dose fall off", "dose fall off",
     ]  # fmt: skip
+    (rings,) = summary["templates"]
+    assert rings["structures"] == ["zTarget_ring_0-10mm", "zTarget_ring_10-30mm"]
+    assert "mean over the worst 30 % of the probability (CVaR)" in summary["robustness"]["method"]
+    assert sum(term["weight"] * term["value"] for term in terms) == pytest.approx(
+        summary["convergence"]["certificate"]["objective"], rel=1e-9
+    )
     assert "no certificate (convex only but for" in summary["convergence"]["certificate"]["text"]
-    assert [term["unit"] for term in terms] == ["Gy²", "Gy²", "", "Gy²", "Gy²", "Gy"]
+    assert [term["unit"] for term in terms] == ["Gy²", "Gy²", "", "Gy²", "Gy²", "Gy", "Gy²", "Gy²"]
     assert (
         "upper mean tail (EQD2 with alpha/beta 3 Gy, volume 5 %)"
         in (tmp_path / "out" / "report.html").read_text()

@@ -19,13 +19,9 @@ TERMS = [
 ]
 
 
-def bits(evaluation):
-    return (
-        evaluation.value,
-        evaluation.exact,
-        evaluation.gradient.tobytes(),
-        evaluation.term_values.tobytes(),
-    )
+def bits(found):
+    arrays = found.gradient, found.term_values, found.limited
+    return found.value, found.exact, [array.tobytes() for array in arrays]
 
 
 def evaluated(rows, form, temperature):

@@ -15,14 +15,20 @@ from cluster.ends import WorkerEnd
 from cluster.memory import Room
 from cluster.open import open_cluster
 from cluster.resident import ResidentRows
-from cluster.rows_actor import RowsActor
 from cluster.submit import run_tasks
 from engine.errors import ClusterError, DamagedObjectError
-from engine.optimise.functions import SmoothMaximum, UpperMeanTail
+from engine.optimise.constraints import Constraint, Pressure
+from engine.optimise.functions import (
+    LinearUnderdose,
+    MeanDose,
+    SmoothMaximum,
+    UpperMeanTail,
+)
 from engine.optimise.group import GroupEvaluator, Question, Term
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import Further, SolverOptions, solve
+from engine.optimise.solvers.saddle import SaddlePoint
 from storage.influence import KIND
 from storage.store import Store
 from tests.integration.rows_on_workers import (
@@ -127,6 +133,24 @@ def test_evaluations_and_hessian_products_of_many_sums_have_the_same_bits_even_i
         again, rows.curvature_products([question], [direction], [slopes], [changes]), strict=True
     ):
         assert part.tobytes() == expected.tobytes()
+    resident.close()
+
+
+@pytest.mark.parametrize("form", ["expected", "composite_worst_case", "voxel_worst_case", "cvar"])
+def test_pressure_on_hard_constraints_has_the_same_bits_on_workers(small, groups, client, form):
+    limits = [
+        Constraint("mean", 1, MeanDose(), "at_most", 1.0),
+        Constraint("tail", 0, UpperMeanTail(volume_percent=10.0, dose_gy=3.0), "at_most", 3.0, robust=False),
+    ]
+    part = 0.4 if form == "cvar" else None
+    pressure = Pressure(np.full((2, PROBABILITY.size), 0.7), np.array([2.0, 3.0]))
+    weight = np.random.default_rng(83).uniform(0.0, 3.0, small.n_beamlet)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    here, there = (
+        Problem(rows, TERMS, form, PROBABILITY, part, limits).pressed(pressure).evaluate(weight, 0.1)
+        for rows in (small.rows, resident)
+    )
+    assert bits(there) == bits(here)
     resident.close()
 
 
@@ -249,6 +273,45 @@ def test_a_worker_that_dies_during_an_evaluation_changes_nothing(small, groups, 
     for form, temperature in FORMS:
         assert evaluated(resident, form, temperature) == evaluated(small.rows, form, temperature)
     assert marker.exists()
+
+
+LINEAR = [
+    Term("cold", 0, LinearUnderdose(dose_gy=6.0), 5.0),
+    Term("tail", 1, UpperMeanTail(volume_percent=20.0), 0.4),
+]
+
+
+@pytest.mark.parametrize("workers", ["single_client", "client"])
+@pytest.mark.parametrize("solver", ["newton_cg", "simulated_annealing", "primal_dual"])
+def test_every_solver_ends_with_the_same_bits_on_any_workers(small, groups, workers, solver, request):
+    def solved(rows):
+        problem = Problem(rows, LINEAR if solver == "primal_dual" else TERMS, "expected", PROBABILITY)
+        saddle = SaddlePoint(problem) if solver == "primal_dual" else None
+        further = Further(problem.hessian_product, problem.value, saddle)
+        options = SolverOptions(30, 1e-12, solver=solver)
+        result = solve(problem.evaluate, np.ones(small.n_beamlet), 1, lambda stage, at: 0.0, options, further)
+        return result.weight.tobytes(), result.history.tobytes()
+
+    # One of four groups is streamed.
+    kept = int(np.cumsum(small.work)[2])
+    room = Room(kept, kept) if workers == "single_client" else None
+    resident = ResidentRows(request.getfixturevalue(workers), groups, small.work, small.n_beamlet, room)
+    assert solved(resident) == solved(small.rows)
+    resident.close()
+
+
+def test_doses_and_adjoints_survive_the_loss_of_a_worker(small, groups, client):
+    wait_until_all_run(client)
+    resident = ResidentRows(client, groups, small.work, small.n_beamlet)
+    weight = np.random.default_rng(5).uniform(0.0, 3.0, small.n_beamlet)
+    expected = small.rows.doses(weight, 2)
+    kill_one_worker(client)
+    doses = resident.doses(weight, 2)
+    assert [dose.tobytes() for dose in doses] == [dose.tobytes() for dose in expected]
+    kill_one_worker(client)
+    assert [a.tobytes() for a in resident.adjoints(doses)] == [
+        a.tobytes() for a in small.rows.adjoints(expected)
+    ]
 
 
 def test_a_solve_during_which_a_worker_dies_ends_with_the_same_bits(small, groups, client, tmp_path):
@@ -396,27 +459,6 @@ def test_an_error_that_cannot_travel_is_told_in_words(small, groups, client):
 
     with pytest.raises(RuntimeError, match=r"(?s)in load.*a bug that cannot be pickled"):
         ResidentRows(client, load, small.work, small.n_beamlet)
-
-
-def test_an_actor_works_on_as_many_groups_at_a_time_as_it_has_threads(small):
-    both_are_here = threading.Barrier(2, timeout=30.0)
-
-    class Meeting(GroupEvaluator):
-        def sums(self, *args):
-            both_are_here.wait()
-            return super().sums(*args)
-
-    def load(numbers):
-        return [Meeting(small.rows.groups[n].scenarios, small.rows.groups[n].regions) for n in numbers]
-
-    actor = RowsActor(load, [3, 0, 2, 1], 4, n_thread=2)
-    actor.load()
-    weight = np.ones(small.n_beamlet)
-    asked = [Question(weight, tuple(TERMS), 3)]
-    parts = actor.sums(asked)
-    for part, number in zip(parts, (3, 0, 2, 1), strict=True):
-        np.testing.assert_array_equal(part, small.rows.groups[number].sums(asked))
-    assert actor.cpu_s() > 0.0
 
 
 def test_a_cluster_without_workers_ends_the_run(small, groups, monkeypatch):

@@ -1,5 +1,6 @@
 """Objective functions of the dose in one structure: docs/methods/optimisation.md lists them all."""
 
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from engine.errors import OptimisationError
 from engine.optimise.functions.base import DoseFunction, Eqd2, LimitedFunction, ProjectedFunction, Side
 from engine.optimise.functions.biological import LkbNtcp, PoissonTcp
+from engine.optimise.functions.linear import LinearOverdose, LinearUnderdose
 from engine.optimise.functions.means import Geud, Homogeneity, MeanDose, SmoothMaximum, SmoothMinimum
 from engine.optimise.functions.squared import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
 from engine.optimise.functions.tails import DvhDistance, DvhMeanTail, DvhPenalty, LowerMeanTail, UpperMeanTail
@@ -22,6 +24,8 @@ __all__ = [
     "Geud",
     "Homogeneity",
     "LimitedFunction",
+    "LinearOverdose",
+    "LinearUnderdose",
     "LkbNtcp",
     "LowerMeanTail",
     "MeanDose",
@@ -42,6 +46,8 @@ Function = Annotated[
     SquaredOverdose
     | SquaredUnderdose
     | SquaredDeviation
+    | LinearOverdose
+    | LinearUnderdose
     | MeanDose
     | Geud
     | SmoothMaximum
@@ -85,9 +91,17 @@ _WORDS = {"geud": "gEUD", "dvh": "DVH", "tcp": "TCP", "ntcp": "NTCP", "eqd2": "E
 _UNITS = {"_per_gy": "/Gy", "_per_mm": "/mm", "_gy": " Gy", "_mm": " mm", "_percent": " %"}
 
 
-def in_words(function: DoseFunction) -> str:
-    """Return kind and parameters of a function as a text for reports, such as ``gEUD (a 8, upper, dose 20 Gy)``."""
-    values = function.model_dump(exclude_defaults=True, exclude={"kind"})
+def in_words(function: DoseFunction, without: Collection[str] = ()) -> str:
+    """Return kind and parameters of a function as a text for reports, such as ``gEUD (a 8, upper, dose 20 Gy)``.
+
+    Parameters
+    ----------
+    function
+        The function.
+    without
+        Parameters that are told elsewhere.
+    """
+    values = function.model_dump(exclude_defaults=True, exclude={"kind", *without})
     kind = " ".join(_WORDS.get(word, word) for word in type(function).model_fields["kind"].default.split("_"))
     details = ", ".join(_detail(key, value) for key, value in values.items())
     return f"{kind} ({details})" if details else kind

@@ -104,6 +104,10 @@ class DoseFunction(BaseModel):
         del fractions
         return self
 
+    def without_limit(self) -> "DoseFunction":
+        """Return the function whose value a hard constraint limits: this one, if it has no limit of its own."""
+        return self
+
     # What the holders of rows do.
 
     def sums(self, dose_gy: F64, share: F64, reference_gy: F64 | None = None) -> F64:
@@ -269,6 +273,10 @@ class LimitedFunction(ProjectedFunction):
     def unit(self) -> str:
         """Unit of the value."""
         return "Gy" if self.dose_gy is None else "Gy²"
+
+    def without_limit(self) -> DoseFunction:
+        """Return the function whose value is the dose E itself, whichever side its limit was on."""
+        return self.model_copy(update={"dose_gy": None})
 
     def quantity(self, totals: F64) -> float:
         """Return the dose E from the sums over all voxels."""

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from engine.model.arrays import F64
-from engine.optimise.functions.base import Limit, LimitedFunction, Parts, Side
+from engine.optimise.functions.base import DoseFunction, Limit, LimitedFunction, Parts, Side
 from engine.optimise.functions.histogram import FAR, Tail, ramp, square
 from engine.optimise.functions.splines import BELOW, DEGREE, N_NODE, deal
 
@@ -43,6 +43,10 @@ class _OfHistogram(LimitedFunction):
     def rippled(self) -> bool:
         """Its dose axis has nodes."""
         return True
+
+    def without_limit(self) -> DoseFunction:
+        """Return the function whose value is the dose E itself, on the dose axis that its limit asks for."""
+        return self.model_copy(update={"dose_gy": None, "resolution_gy": self._spacing_gy})
 
     @property
     def n_sum(self) -> int:
@@ -201,6 +205,10 @@ class DvhPenalty(_DvhDose):
     """
 
     kind: Literal["dvh_penalty"] = "dvh_penalty"
+
+    def without_limit(self) -> DoseFunction:
+        """Return itself: the dose is that of a point, and what is limited is the penalty."""
+        return self
 
     def _beyond(self, totals: F64) -> tuple[Tail, float]:
         """Return the tail that is let off, and how far it begins beyond the point's dose, or 0."""

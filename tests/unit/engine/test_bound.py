@@ -29,6 +29,8 @@ from engine.optimise.functions import (
     Eqd2,
     Geud,
     Homogeneity,
+    LinearOverdose,
+    LinearUnderdose,
     LkbNtcp,
     LowerMeanTail,
     MeanDose,
@@ -44,11 +46,15 @@ from engine.optimise.functions import (
 from engine.optimise.group import GroupEvaluator, Term, regions_of_group
 from engine.optimise.problem import Evaluation, LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from tests.dense_tiles import small_problem
 
 PROBABILITY = np.array([0.5, 0.3, 0.2])
-FORMS = ["nominal", "expected", "composite_worst_case", "voxel_worst_case"]
+FORMS = [
+    "nominal", "expected", "composite_worst_case", "objective_worst_case", "voxel_worst_case", "cvar",
+    "soft_worst_case",
+]  # fmt: skip
+PARTS = {"cvar": 0.4, "soft_worst_case": 0.5, "percentile": 0.3}
 TERMS = [
     Term("target", 0, SquaredDeviation(dose_gy=6.0), 3.0),
     Term("cold", 0, SquaredUnderdose(dose_gy=5.0), 3.0, robust=False),
@@ -64,6 +70,8 @@ PROVABLE = [
     SquaredDeviation(reference_dose="other"),
     SquaredOverdose(dose_gy=2.0, eqd2=EQD2),
     DoseFallOff(from_structure="T", near_gy=5.0, far_gy=1.0, fall_off_per_mm=0.1),
+    LinearOverdose(dose_gy=2.0),
+    LinearUnderdose(dose_gy=5.0),
     MeanDose(),
     MeanDose(eqd2=EQD2),
     Geud(a=1.0, limit="upper"),
@@ -139,17 +147,17 @@ def test_the_bound_is_below_the_least_squares_optimum_and_near_it(n_evaluation):
 def test_every_form_ends_with_a_gap_below_its_aim(form):
     small = small_problem(seed=6, block_sizes=(6, 6))
     _, certificate = plan_and_certify(
-        Problem(small.rows, TERMS, form, PROBABILITY), SolverOptions(400, 1e-10, gap=0.03)
+        Problem(small.rows, TERMS, form, PROBABILITY, PARTS.get(form)), SolverOptions(400, 1e-10, gap=0.03)
     )
     assert certificate.lower_bound <= certificate.value
     assert certificate.gap <= 0.03
     assert "no weights give an objective below" in certificate.text
 
 
-@pytest.mark.parametrize("form", ["composite_worst_case", "voxel_worst_case"])
+@pytest.mark.parametrize("form", FORMS[2:])
 def test_the_bound_of_a_worst_case_is_near_the_least_of_all_pairs_of_weights(form):
     small = small_problem(seed=4, block_sizes=(1, 1), n_brick=2)
-    problem = Problem(small.rows, TERMS, form, PROBABILITY)
+    problem = Problem(small.rows, TERMS, form, PROBABILITY, PARTS.get(form))
     result, certificate = plan_and_certify(problem, SolverOptions(200, 1e-10, gap=0.001))
     around = [np.linspace(0.97, 1.03, 25) * weight for weight in result.weight]
     least = min(problem.evaluate(np.array([a, b]), 0.0).value for a in around[0] for b in around[1])
@@ -187,7 +195,7 @@ def test_the_bound_never_exceeds_the_objective_of_any_weights(form, seed, n_eval
         )
         for i in chosen
     ]  # fmt: skip
-    problem = Problem(small.rows, terms, form, PROBABILITY)
+    problem = Problem(small.rows, terms, form, PROBABILITY, PARTS.get(form))
     _, certificate = plan_and_certify(
         problem, SolverOptions(n_evaluation, 1e-9, max_bound_evaluations=n_more, gap=0.0)
     )
@@ -215,8 +223,8 @@ def test_no_plane_of_a_function_with_a_certificate_is_above_it_and_its_caps_hold
     rng = np.random.default_rng(10)
     for robust in (False, True) if one_sided_too else (False,):
         terms = [Term("t", 0, function, 2.0, robust)]
-        problem = Problem(rows, terms, form, PROBABILITY)
-        assert why_unproven(problem.terms) == ""
+        problem = Problem(rows, terms, form, PROBABILITY, PARTS.get(form))
+        assert why_unproven(problem.terms, form) == ""
         for _ in range(15):
             here, there = (
                 rng.exponential(rng.uniform(0.0, 5.0), 7) * rng.integers(0, 2, 7) for _ in range(2)
@@ -272,7 +280,7 @@ def test_weights_no_worse_than_a_value_obey_its_caps(form, seed):
         Term("mean", 1, MeanDose(), 0.2, robust=False),
         Term("eud", 0, Geud(a=4.0, limit="upper", dose_gy=3.0), 2.0),
     ]
-    problem = Problem(small.rows, terms, form, PROBABILITY)
+    problem = Problem(small.rows, terms, form, PROBABILITY, PARTS.get(form))
     rng = np.random.default_rng(seed)
     for _ in range(20):
         weight = rng.exponential(1.0, small.n_beamlet) * rng.uniform(0.0, 3.0)
@@ -289,11 +297,23 @@ def test_weights_no_worse_than_a_value_obey_its_caps(form, seed):
 def test_a_function_whose_planes_need_not_lie_below_it_has_no_certificate(function, why):
     terms = [*TERMS, Term("Core: wild", 0, function, 1.0)]
     result = SimpleNamespace(value=1.0, converged=True)
-    certificate = certify(SimpleNamespace(terms=terms), None, Cuts(), result, SolverOptions())
+    problem = SimpleNamespace(terms=terms, form="nominal", constraints=())
+    certificate = certify(problem, None, Cuts(), result, SolverOptions())
     assert (certificate.lower_bound, certificate.gap) == (None, None)
     assert certificate.text.startswith("stationary, no certificate (")
     assert why in certificate.text
     assert certificate.text.endswith(": Core: wild)")
+
+
+def test_a_percentile_over_scenarios_is_lower_than_that_of_other_plans_and_has_no_certificate():
+    small = small_problem(seed=6, block_sizes=(6, 6))
+    problem = Problem(small.rows, TERMS, "percentile", PROBABILITY, PARTS["percentile"])
+    result, certificate = plan_and_certify(problem, SolverOptions(200, 1e-8))
+    for form in ("expected", "composite_worst_case"):
+        other, _ = plan_and_certify(Problem(small.rows, TERMS, form, PROBABILITY), SolverOptions(200, 1e-8))
+        assert result.value < problem.evaluate(other.weight, 0.0).value
+    assert certificate.lower_bound is None
+    assert certificate.text.endswith("no certificate (not convex: a percentile over scenarios)")
 
 
 def test_no_mean_dose_follows_from_a_projected_dose_or_from_doses_of_each_voxels_own():

@@ -16,7 +16,7 @@ from engine.optimise.functions import (
     UpperMeanTail,
 )
 from engine.optimise.group import Term
-from engine.optimise.problem import Problem, split_terms
+from engine.optimise.problem import LocalRows, Problem, split_terms
 from tests.dense_tiles import small_problem
 
 # Doses are 0 to 20 Gy here.
@@ -45,7 +45,16 @@ FORMS = [
     ("voxel_worst_case", 0.0),
     ("voxel_worst_case", 0.05),
     ("voxel_worst_case", 1.0),
+    ("objective_worst_case", 0.0),
+    ("objective_worst_case", 3.0),
+    ("cvar", 0.0),
+    ("cvar", 3.0),
+    ("soft_worst_case", 0.0),
+    ("soft_worst_case", 30.0),
+    ("percentile", 0.0),
+    ("percentile", 3.0),
 ]
+PARTS = {"cvar": 0.4, "soft_worst_case": 0.7, "percentile": 0.4}
 PROBABILITY = np.array([0.5, 0.3, 0.2])
 EQUAL = np.full(3, 1.0 / 3.0)
 
@@ -57,6 +66,10 @@ def small():
 
 def weights(n, seed=31):
     return np.random.default_rng(seed).uniform(0.5, 3.0, n)
+
+
+def problem_of(rows, terms, form, probability=None):
+    return Problem(rows, terms, form, PROBABILITY if probability is None else probability, PARTS.get(form))
 
 
 def terms_with(function):
@@ -72,7 +85,7 @@ def terms_with(function):
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_the_gradient_matches_central_differences(small, form, temperature, function):
     assert len(small.bricks) == 2
-    problem = Problem(small.rows, terms_with(function), form, PROBABILITY)
+    problem = problem_of(small.rows, terms_with(function), form)
     weight = weights(small.n_beamlet)
     gradient = problem.evaluate(weight, temperature).gradient
     step = 1e-6
@@ -96,7 +109,7 @@ def test_the_gradient_matches_central_differences(small, form, temperature, func
 )
 def test_the_product_with_the_hessian_matches_differences_of_gradients(small, form, temperature, name):
     function = {**FUNCTIONS, **WITH_MANY_SUMS}[name]
-    problem = Problem(small.rows, terms_with(function), form, PROBABILITY)
+    problem = problem_of(small.rows, terms_with(function), form)
     weight, direction = weights(small.n_beamlet), np.random.default_rng(32).normal(size=small.n_beamlet)
     step = 1e-6
     up, down = (problem.evaluate(weight + s * step * direction, temperature).gradient for s in (1, -1))
@@ -138,14 +151,31 @@ def dense_value(small, terms, form, weight):
         "nominal": by_scenario[0],
         "expected": PROBABILITY @ by_scenario,
         "composite_worst_case": by_scenario.max(),
+        "objective_worst_case": sum(max(of(t, d if t.robust else doses[0]) for d in doses) for t in terms),
+        "cvar": worst_part_of(by_scenario),
+        "percentile": percentile_of(by_scenario),
     }[form]
 
 
-@pytest.mark.parametrize("form", ["nominal", "expected", "composite_worst_case", "voxel_worst_case"])
+def worst_part_of(by_scenario):
+    """Return the mean of the worst 0.4 of the probability, filled up scenario by scenario."""
+    left, total = PARTS["cvar"], 0.0
+    for scenario in np.argsort(-by_scenario):
+        taken = min(left, PROBABILITY[scenario])
+        left, total = left - taken, total + taken * by_scenario[scenario]
+    return total / PARTS["cvar"]
+
+
+def percentile_of(by_scenario):
+    """Return the least value that no more than 0.4 of the probability exceeds."""
+    return min(v for v in by_scenario if PROBABILITY[by_scenario > v].sum() <= PARTS["percentile"])
+
+
+@pytest.mark.parametrize("form", sorted({form for form, _ in FORMS} - {"soft_worst_case"}))
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_the_value_without_smoothing_is_that_of_the_dense_doses(small, form, function):
     terms, weight = terms_with(function), weights(small.n_beamlet)
-    evaluation = Problem(small.rows, terms, form, PROBABILITY).evaluate(weight, 0.0)
+    evaluation = problem_of(small.rows, terms, form).evaluate(weight, 0.0)
     # Rounding of sums of some hundred terms.
     assert evaluation.value == pytest.approx(dense_value(small, terms, form, weight), rel=1e-11)
     assert evaluation.exact == evaluation.value
@@ -156,13 +186,19 @@ def test_the_value_without_smoothing_is_that_of_the_dense_doses(small, form, fun
 def test_worst_cases_are_ordered(small, function, seed):
     weight, terms = weights(small.n_beamlet, seed), [Term("t", 0, function, 1.0), Term("u", 1, function, 1.0)]
     of = {
-        form: Problem(small.rows, terms, form, PROBABILITY).evaluate(weight, 0.0).value
-        for form in ("nominal", "expected", "composite_worst_case", "voxel_worst_case")
+        form: problem_of(small.rows, terms, form).evaluate(weight, 0.0).value
+        for form in sorted({form for form, _ in FORMS})
     }
     slack = 1e-12 * of["voxel_worst_case"]
     assert of["nominal"] <= of["composite_worst_case"] + slack
     assert of["expected"] <= of["composite_worst_case"] + slack
-    assert of["composite_worst_case"] <= of["voxel_worst_case"] + slack
+    assert of["composite_worst_case"] <= of["objective_worst_case"] + slack
+    assert of["objective_worst_case"] <= of["voxel_worst_case"] + slack
+    assert of["expected"] <= of["cvar"] + slack
+    assert of["percentile"] <= of["cvar"] + slack
+    assert of["cvar"] <= of["composite_worst_case"] + slack
+    assert of["expected"] <= of["soft_worst_case"] + slack
+    assert of["soft_worst_case"] <= of["composite_worst_case"] + slack
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
@@ -206,11 +242,93 @@ def test_the_number_of_groups_changes_values_by_rounding_alone(form, temperature
     assert (len(one.bricks), len(many.bricks)) == (1, 3)
     weight = weights(one.n_beamlet)
     a, b = (
-        Problem(s.rows, terms_with(FUNCTIONS["geud upper"]), form, PROBABILITY).evaluate(weight, temperature)
+        problem_of(s.rows, terms_with(FUNCTIONS["geud upper"]), form).evaluate(weight, temperature)
         for s in (one, many)
     )
     assert a.value == pytest.approx(b.value, rel=1e-12)
     np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-11)
+
+
+class HeldApart:
+    """Groups held by several, who answer whenever they are asked."""
+
+    def __init__(self, groups, n_beamlet, held_by):
+        self.n_beamlet, self._held_by = n_beamlet, held_by
+        self._holders = {
+            holder: LocalRows([g for g, h in zip(groups, held_by, strict=True) if h == holder], n_beamlet)
+            for holder in sorted(set(held_by), reverse=True)
+        }
+
+    def __getattr__(self, name):
+        def ask(*asked):
+            answers = {holder: iter(getattr(rows, name)(*asked)) for holder, rows in self._holders.items()}
+            return [next(answers[holder]) for holder in self._held_by]
+
+        return ask
+
+
+@pytest.mark.parametrize("held_by", [(0, 1, 2), (1, 0, 1), (2, 2, 0)])
+@pytest.mark.parametrize(("form", "temperature"), FORMS)
+def test_whoever_holds_the_groups_the_bits_are_the_same(form, temperature, held_by):
+    small = small_problem(seed=3, n_group=3)
+    weight, terms = weights(small.n_beamlet), terms_with(FUNCTIONS["geud upper"])
+    together = problem_of(small.rows, terms, form)
+    apart = problem_of(HeldApart(small.rows.groups, small.n_beamlet, held_by), terms, form)
+    a, b = (problem.evaluate(weight, temperature) for problem in (together, apart))
+    assert (a.value, a.exact, a.gradient.tobytes()) == (b.value, b.exact, b.gradient.tobytes())
+    products = [problem.hessian_product(weight, weight[::-1], temperature) for problem in (together, apart)]
+    assert products[0].tobytes() == products[1].tobytes()
+
+
+@pytest.mark.parametrize("form", ["cvar", "soft_worst_case"])
+def test_the_worst_part_goes_from_the_mean_to_the_worst_scenario(small, form):
+    weight, terms = weights(small.n_beamlet), terms_with(FUNCTIONS["overdose"])
+
+    def value(of_form, part=None):
+        return Problem(small.rows, terms, of_form, PROBABILITY, part).evaluate(weight, 0.0).value
+
+    parts = [value(form, part) for part in (1.0, 0.8, 0.5, 0.3, 0.2, 0.01)]
+    assert parts[0] == pytest.approx(value("expected"), rel=1e-13)
+    # The least probability is 0.2.
+    assert parts[-2] == parts[-1] == pytest.approx(value("composite_worst_case"), rel=1e-13)
+    assert (np.diff(parts) >= -1e-12).all()
+
+
+def test_the_objective_wise_worst_case_of_one_objective_is_the_composite_one(small):
+    weight, terms = weights(small.n_beamlet), [Term("t", 0, FUNCTIONS["deviation"], 2.0)]
+    for temperature in (0.0, 3.0):
+        composite, objective = (
+            problem_of(small.rows, terms, form).evaluate(weight, temperature)
+            for form in ("composite_worst_case", "objective_worst_case")
+        )
+        assert composite.value == objective.value
+        assert composite.gradient.tobytes() == objective.gradient.tobytes()
+
+
+def test_a_voxel_worst_case_sees_what_is_hot_in_one_scenario_and_cold_in_another(small):
+    weight = weights(small.n_beamlet)
+    doses = np.stack([dense @ weight for dense in small.dense])
+    share = small.shares[0].astype(float)
+    expected = share @ (
+        np.maximum(doses.max(axis=0) - 6.0, 0.0) ** 2 + np.maximum(6.0 - doses.min(axis=0), 0.0) ** 2
+    )
+    problem = problem_of(small.rows, [Term("t", 0, SquaredDeviation(dose_gy=6.0), 1.0)], "voxel_worst_case")
+    assert problem.evaluate(weight, 0.0).value == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("form", "part", "why"),
+    [
+        ("cvar", None, "needs the part"),
+        ("cvar", 1.1, "at most 1"),
+        ("soft_worst_case", 0.0, "needs the part"),
+        ("percentile", 1.0, "below 1"),
+        ("expected", 0.5, "has no worst part"),
+    ],
+)
+def test_a_part_that_means_nothing_is_refused(small, form, part, why):
+    with pytest.raises(OptimisationError, match=why):
+        Problem(small.rows, terms_with(FUNCTIONS["mean"]), form, PROBABILITY, part)
 
 
 def test_the_same_question_gets_the_same_bits(small):

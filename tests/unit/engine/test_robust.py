@@ -1,6 +1,7 @@
 """Robust forms: soft maxima, soft extreme doses, the smoothing schedule."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.optimise.robust import n_smoothing_stage, smoothing, soft_extreme_dose, soft_maximum
+from engine.optimise.risk import soft_maximum
+from engine.optimise.robust import (
+    FORMS_OF_A_PART,
+    Form,
+    in_words,
+    n_smoothing_stage,
+    smoothing,
+    soft_extreme_dose,
+)
 
 values = arrays(np.float64, st.integers(1, 8), elements=st.floats(-100.0, 100.0))
 
@@ -94,7 +103,7 @@ def test_the_derivative_of_the_soft_extreme_dose_matches_central_differences(dos
         np.testing.assert_allclose(derivative[scenario], (up - down) / (2 * step_gy), atol=2e-7)
 
 
-@pytest.mark.parametrize("form", ["composite_worst_case", "voxel_worst_case"])
+@pytest.mark.parametrize("form", [form for form in get_args(Form) if form not in ("nominal", "expected")])
 def test_the_smoothing_of_worst_cases_falls_from_stage_to_stage(form):
     temperatures = [smoothing(form, stage, 12.0, 50.0) for stage in range(n_smoothing_stage(form))]
     assert len(temperatures) > 1
@@ -106,6 +115,13 @@ def test_the_smoothing_of_worst_cases_falls_from_stage_to_stage(form):
 def test_forms_without_a_maximum_have_one_stage_and_no_smoothing(form):
     assert n_smoothing_stage(form) == 1
     assert smoothing(form, 0, 12.0, 50.0) == 0.0
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_every_form_is_told_in_words_of_its_own(form):
+    told = in_words(form, 0.1 if form in FORMS_OF_A_PART else None)
+    assert told not in {in_words(other, 0.1) for other in get_args(Form) if other != form}
+    assert ("10 %" in told) == (form in FORMS_OF_A_PART)
 
 
 def test_smoothing_is_a_share_of_the_objective_or_of_the_prescription():

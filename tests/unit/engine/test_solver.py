@@ -9,7 +9,7 @@ from engine.optimise.functions import MeanDose, SquaredDeviation, SquaredOverdos
 from engine.optimise.group import Term
 from engine.optimise.problem import Evaluation, Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from tests.dense_tiles import small_problem
 
 EXACT = SolverOptions(max_evaluations=3000, tolerance=1e-15)

@@ -11,7 +11,7 @@ import pytest
 from engine.optimise.functions import MeanDose, SquaredDeviation
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem, uniform_start
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import Further, SolverOptions, solve
 from engine.optimise.together import side_by_side
 from tests.dense_tiles import small_problem
 
@@ -152,3 +152,30 @@ except KeyboardInterrupt:
 
 def test_no_solves_have_no_results():
     assert side_by_side([]) == []
+
+
+def test_solves_by_different_solvers_have_the_bits_that_they_have_alone():
+    rows = small_problem(seed=4).rows
+    start = uniform_start(rows, 0, 5.0)
+    solvers = ["newton_cg", "simulated_annealing", "lbfgsb", "newton_cg", "projected_gradient"]
+
+    def by(solver, problem, asked_of):
+        options = SolverOptions(40, 1e-9, solver=solver)
+        further = Further(
+            lambda weight, direction, t: asked_of.hessian_product(problem, weight, direction, t),
+            lambda weight, t: asked_of.value(problem, weight, t),
+        )
+        return solve(
+            lambda w, t: asked_of.evaluate(problem, w, t), start, 1, lambda stage, at: 0.0, options, further
+        )
+
+    def beside(solver, problem, meeting):
+        with meeting.seat():
+            return by(solver, problem, meeting)
+
+    given = list(zip(solvers, problems(rows), strict=True))
+    alone = [by(solver, problem, Problem) for solver, problem in given]
+    together = side_by_side([partial(beside, *pair) for pair in given])
+    for one, other in zip(alone, together, strict=True):
+        assert one.weight.tobytes() == other.weight.tobytes()
+        assert one.history.tobytes() == other.history.tobytes()

@@ -23,6 +23,7 @@ from engine.evaluate.indices import NearExtremes
 from engine.evaluate.plan import Evaluator, compare_grids, structure_statistics
 from engine.evaluate.region import regions_of, remaining_volume
 from engine.evaluate.robustness import DvhBand, dvh_bands, robustness_table
+from engine.evaluate.skin_loading import SkinLoading
 from engine.model.arrays import F32
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import Case, Structure
@@ -40,6 +41,8 @@ from flows.report.summary import (
     ConvergenceSummary,
     DoseSummary,
     GridSummary,
+    LimitRow,
+    LimitsSummary,
     MadeStructure,
     ObjectiveTerm,
     PlanSummary,
@@ -48,6 +51,7 @@ from flows.report.summary import (
     RobustnessSummary,
     ScenarioSummary,
     TechniqueSummary,
+    TemplateSummary,
 )
 from flows.report.write import breakable, digits, fixed, page_of, signed, volume, write_plan_report
 
@@ -157,6 +161,12 @@ class _Made:
                         BeamMonitorUnits(50.0 + i, 1.5, 2.5), None if i == 6 else 900.0 + i, 81.0,
                     )
                     for i in range(7)
+                ),
+                skin=SkinLoading(TARGET, 5.0, 12.34, 21, 1.75, "B3"),
+            ),
+            templates=(
+                TemplateSummary(
+                    text="rings around PTV", structures=("zPTV_ring_0-5mm",), objectives=("zPTV_ring: dose fall off",)
                 ),
             ),
             dose=DoseSummary(
@@ -286,6 +296,10 @@ def test_numbers_of_the_summary_are_on_the_page(page: str, made: _Made) -> None:
         "design weights",
         "Structure 'Couch' is empty",
         "1.2 × 10⁻⁶",
+        "of the 21 beamlets that run there for more than half of their path in the target, the heaviest (beam B3) "
+        "carries 1.75 times the median fluence",
+        "rings around PTV",
+        "zPTV_ring: dose fall off",
     ):
         assert expected in text, expected
 
@@ -557,3 +571,26 @@ def test_margins_and_overrides_of_the_study_are_told(made: _Made) -> None:
     implant = "'implant' (1 cc) has relative electron density 3.735"
     for expected in ("CTV + 5 mm in all directions", "ring: 20 mm around the PTV", implant):
         assert expected in text
+
+
+def _limit(value: float, met: bool) -> LimitRow:
+    return LimitRow(
+        structure="SpinalCord", function="gEUD (a 8)", sense="at most", limit=20.0, plan_limit=20.0 if met else 23.1,
+        unit="Gy", value=value, worst_scenario="left 5 mm", full_dose=19.47, met=met, step="1 Gy", buys=12.25,
+        buys_percent=3.5,
+    )  # fmt: skip
+
+
+def test_a_limit_that_is_met_is_told_with_its_worst_scenario_and_what_it_costs(made: _Made) -> None:
+    limits = LimitsSummary(rows=(_limit(19.98, True),))
+    text = _words(made.summary.model_copy(update={"limits": limits}))
+    assert "SpinalCord gEUD (a 8) ≤ 20 Gy 19.98 Gy left 5 mm 19.47 Gy ✓ met 12.2 per 1 Gy 3.5" in text
+    assert "limit of this plan" not in text
+    assert "Not all limits are met" not in text
+
+
+def test_a_limit_that_cannot_be_met_is_told_with_the_one_of_the_plan_and_why(made: _Made) -> None:
+    limits = LimitsSummary(rows=(_limit(23.08, False),), diagnosis=("These <2> fight.",))
+    text = _words(made.summary.model_copy(update={"limits": limits}))
+    assert "SpinalCord gEUD (a 8) ≤ 20 Gy 23.1 Gy 23.08 Gy left 5 mm 19.47 Gy ✗ exceeded" in text
+    assert "Not all limits are met. These <2> fight." in text

@@ -1,5 +1,6 @@
 """Study files: what is accepted, and how mistakes are told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from engine.errors import StudyError
 from engine.spec.study import load_study
 from flows.cli import main
+from flows.front import pareto_spec
 from flows.keys import list_keys
 from tests.e2e.small_study import STUDY
 
@@ -59,10 +61,51 @@ BROKEN = {
         "objectives[2].from_structure: the case has no structure 'Tumour'",
     ),
     "an unreadable goal": ("D95% >= 20 Gy", "D95% is 20 Gy", "goals[0]"),
+    "a constraint on a plan that is scaled afterwards": (
+        "[[goals]]",
+        '[[constraints]]\nstructure = "BODY"\nfunction = "mean"\nat_most = 5.0\n\n[[goals]]',
+        "constraints: normalise = 'D95% = 100 %' would scale the plan out of its limits",
+    ),
     "a goal in the wrong unit": ("D95% >= 20 Gy", "D95% >= 20 cc", "goals[0]"),
     "an unknown machine": ('"generic-6mv"', '"linac 3"', "beams.machine"),
     "an unknown engine": ('"photon_pencil_beam"', '"best"', "dose.engine"),
     "an unknown robust form": ('"composite_worst_case"', '"worst"', "optimisation.robust"),
+    "a worst part without its size": (
+        '"composite_worst_case"',
+        '"cvar"',
+        "optimisation: robust = 'cvar' needs worst_percent",
+    ),
+    "a worst part of a form that has none": (
+        "max_evaluations = 60",
+        "max_evaluations = 60\nworst_percent = 10.0",
+        "optimisation.worst_percent: is for robust = 'cvar', 'soft_worst_case', 'percentile' alone",
+    ),
+    "a percentile that nothing exceeds": (
+        '"composite_worst_case"',
+        '"percentile"\nworst_percent = 100.0',
+        "optimisation.worst_percent: 100 % exceed no percentile",
+    ),
+    "a worst part of nothing": (
+        '"composite_worst_case"',
+        '"cvar"\nworst_percent = 0.0',
+        "optimisation.worst_percent: Input should be greater than 0",
+    ),
+    "a percentile of chosen scenarios": (
+        '"composite_worst_case"',
+        '"percentile"\nworst_percent = 10.0',
+        "have no percentiles; use 'cvar'",
+    ),
+    "an unknown solver": ("max_evaluations = 60", 'solver = "simplex"', "optimisation.solver"),
+    "a seed of a solver without random moves": (
+        "max_evaluations = 60",
+        'solver = "newton_cg"\nseed = 3',
+        "optimisation.seed: is for solver = 'simulated_annealing' alone",
+    ),
+    "no linear program for the primal-dual solver": (
+        "max_evaluations = 60",
+        'solver = "primal_dual"',
+        "these are not linear: Target: squared deviation",
+    ),
     "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
     "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
     "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),
@@ -257,3 +300,117 @@ def test_help_teaches_the_first_steps():
     answer = CliRunner().invoke(main, ["--help"])
     assert "nightbeam plan examples/tg119_cshape.toml" in answer.output
     assert "research software" in answer.output
+
+
+UNSCALED = STUDY.replace('"D95% = 100 %"', '"none"')
+
+
+def with_constraint(lines):
+    return f'{UNSCALED}\n[[constraints]]\nstructure = "Target"\n{lines}\n'
+
+
+WRONG_CONSTRAINTS = {
+    "no limit": ('function = "mean"', "constraints[0]: needs at_most or at_least"),
+    "two limits": (
+        'function = "mean"\nat_most = 5.0\nat_least = 3.0',
+        "constraints[0]: needs at_most or at_least",
+    ),
+    "the limit twice": (
+        'function = "geud"\na = 2.0\nat_most = 5.0\ndose_gy = 5.0',
+        "constraints[0]: the limit is at_most; leave dose_gy out",
+    ),
+    "its side twice": (
+        'function = "geud"\na = 2.0\nat_most = 5.0\nlimit = "upper"',
+        "constraints[0]: at_most says which side is limited; leave limit out",
+    ),
+    "a hot spot asked for": (
+        'function = "smooth_maximum"\ntemperature_gy = 0.5\nat_least = 5.0',
+        "constraints[0]: 'smooth_maximum': the function punishes something",
+    ),
+    "a cold spot asked for": (
+        'function = "lower_mean_tail"\nvolume_percent = 5.0\nat_most = 5.0',
+        "constraints[0]: 'lower_mean_tail': the function tells how cold",
+    ),
+    "an exponent of the other side": (
+        'function = "geud"\na = -2.0\nat_most = 5.0',
+        "an upper limit needs a >= 1",
+    ),
+    "a limit of nothing": (
+        'function = "mean"\nat_most = 0.0',
+        "constraints[0].at_most: Input should be greater than 0",
+    ),
+    "a weight": (
+        'function = "mean"\nat_most = 5.0\nweight = 3.0',
+        "constraints[0].weight: there is no such key",
+    ),
+    "no function": ("at_most = 5.0", "constraints[0].function: this key is needed"),
+    "a function without its own key": (
+        'function = "squared_overdose"\nat_most = 5.0',
+        "constraints[0]: needs dose_gy or reference_dose",
+    ),
+    "itself excluded": (
+        'function = "mean"\nat_most = 5.0\nexcluding = ["Target"]',
+        "constraints[0].excluding: names",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lines", "told"), WRONG_CONSTRAINTS.values(), ids=WRONG_CONSTRAINTS.keys())
+def test_a_wrong_constraint_is_told_with_its_line(tmp_path, lines, told):
+    path = tmp_path / "study.toml"
+    path.write_text(with_constraint(lines))
+    with pytest.raises(StudyError) as error:
+        load_study(path)
+    assert told in str(error.value)
+    line = int(re.search(r"line (\d+): constraints", str(error.value))[1])
+    assert line >= path.read_text().splitlines().index("[[constraints]]") + 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('function = "mean"\nat_least = 5.0', "Target: mean at least 5 Gy"),
+        ('function = "geud"\na = 8.0\nat_most = 5.0', "Target: gEUD (a 8) at most 5 Gy"),
+        (
+            'function = "dvh_mean_tail"\nvolume_percent = 95.0\nat_least = 20.0',
+            "Target: DVH mean tail (volume 95 %) at least 20 Gy",
+        ),
+        (
+            'function = "squared_overdose"\ndose_gy = 21.0\nat_most = 0.5',
+            "Target: squared overdose (dose 21 Gy) at most 0.5 Gy²",
+        ),
+        (
+            'function = "smooth_minimum"\ntemperature_gy = 0.5\nat_least = 19.0',
+            "Target: smooth minimum (temperature 0.5 Gy) at least 19 Gy",
+        ),
+    ],
+)
+def test_a_constraint_is_what_its_words_say(tmp_path, lines, words):
+    path = tmp_path / "study.toml"
+    path.write_text(with_constraint(lines))
+    (constraint,) = load_study(path).constraints
+    assert constraint.constraint(0, 10).in_words() == words
+
+
+@pytest.mark.parametrize("solver", ["simulated_annealing", "highs"])
+def test_a_constraint_for_a_solver_that_knows_none_is_told(tmp_path, solver):
+    path = tmp_path / "study.toml"
+    text = with_constraint('function = "mean"\nat_most = 5.0')
+    path.write_text(text.replace("max_evaluations = 60", f'solver = "{solver}"'))
+    with pytest.raises(
+        StudyError, match=f"optimisation.solver: solver '{solver}' knows no hard constraints; use"
+    ):
+        load_study(path)
+
+
+def test_structures_of_constraints_are_looked_for_in_the_case(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(with_constraint('function = "mean"\nat_most = 5.0\nexcluding = ["Core"]'))
+    assert ("constraints[0].excluding", "Core") in load_study(path).structure_names()
+
+
+def test_a_front_of_a_study_with_constraints_is_refused(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(with_constraint('function = "mean"\nat_most = 5.0'))
+    with pytest.raises(StudyError, match="which a Pareto front does not know"):
+        pareto_spec(load_study(path))

@@ -84,11 +84,11 @@ def test_the_layout_in_memory_does_not_matter():
 
 
 def test_code_has_a_digest_by_module_and_by_package():
-    assert digest_of_code(("engine.optimise.solver",)) != digest_of_code(("engine.optimise.problem",))
+    assert digest_of_code(("engine.optimise.solvers",)) != digest_of_code(("engine.optimise.problem",))
     assert digest_of_code(("engine.optimise", "engine.model")) == digest_of_code(
         ("engine.model", "engine.optimise")
     )
-    assert digest_of_code(("engine.optimise",)) != digest_of_code(("engine.optimise.solver",))
+    assert digest_of_code(("engine.optimise",)) != digest_of_code(("engine.optimise.solvers",))
 
 
 def test_a_change_of_source_or_table_changes_the_digest_of_code(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -24,7 +25,9 @@ def questions(n):
         (
             rng.random(4),
             0.1 * k,
-            Evaluation(rng.random(), rng.normal(size=4), rng.random((2, 3)), rng.random()),
+            Evaluation(
+                rng.random(), rng.normal(size=4), rng.random((2, 3)), rng.random(), rng.random((5, 3))
+            ),
         )
         for k in range(n)
     ]
@@ -66,6 +69,7 @@ def same(a, b):
         (a.value, a.exact) == (b.value, b.exact)
         and a.gradient.tobytes() == b.gradient.tobytes()
         and np.array_equal(a.term_values, b.term_values)
+        and np.array_equal(a.limited, b.limited)
     )
 
 
@@ -84,6 +88,16 @@ def replayed(store):
 def test_what_was_logged_is_replayed(store):
     fill(store, 5)
     assert replayed(store)[0] == 5
+
+
+def test_an_evaluation_without_constraints_is_replayed_without_any(store):
+    weight, temperature, evaluation = questions(1)[0]
+    log = open_log(store)
+    log.append(weight, temperature, replace(evaluation, limited=np.zeros((0, 0))), 1.0)
+    log.close(finished=False)
+    log = open_log(store)
+    assert log.replay(weight, temperature).limited.shape == (0, 0)
+    log.close(finished=False)
 
 
 def test_a_new_log_has_nothing_to_replay(store):
@@ -273,7 +287,7 @@ from engine.optimise.functions import SquaredDeviation, SquaredUnderdose
 from engine.optimise.group import Term
 from engine.optimise.problem import Problem
 from engine.optimise.robust import n_smoothing_stage, smoothing
-from engine.optimise.solver import SolverOptions, solve
+from engine.optimise.solvers import SolverOptions, solve
 from storage.evaluation_log import EvaluationLog
 from tests.dense_tiles import small_problem
 
@@ -339,3 +353,71 @@ def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_do
     assert again["replayable"] == 9 + 24 + 19
     assert again["computed"] == undisturbed["computed"] - 52
     assert logs(store) == []
+
+
+SOLVE_WITHIN_LIMITS = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from engine.optimise.constraints import Constraint
+from engine.optimise.functions import MeanDose, SquaredDeviation
+from engine.optimise.group import Term
+from engine.optimise.limits import plan_within_limits
+from engine.optimise.problem import Problem
+from engine.optimise.robust import n_smoothing_stage, smoothing
+from engine.optimise.solvers import SolverOptions
+from storage.evaluation_log import EvaluationLog
+from tests.dense_tiles import small_problem
+
+store, result, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+small = small_problem(seed=8, block_sizes=(6, 6))
+terms = [Term("t", 0, SquaredDeviation(dose_gy=6.0), 1.0)]
+limits = [
+    Constraint("low", 1, MeanDose(), "at_most", 1.5), Constraint("high", 0, MeanDose(), "at_least", 5.0),
+]
+problem = Problem(small.rows, terms, "composite_worst_case", np.array([0.5, 0.3, 0.2]), constraints=limits)
+log = EvaluationLog(store, "abc", f"process{os.getpid()}")
+computed = 0
+
+def evaluate(asked, weight, temperature):
+    global computed
+    known = log.replay(weight, temperature)
+    if known is not None:
+        return known
+    computed += 1
+    if computed == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    evaluation = asked.evaluate(weight, temperature)
+    log.append(weight, temperature, evaluation, log.cpu_s)
+    return evaluation
+
+found, certificate, outcome = plan_within_limits(
+    problem, evaluate, np.ones(small.n_beamlet), n_smoothing_stage(problem.form),
+    lambda stage, at: smoothing(problem.form, stage, at.exact, 6.0), SolverOptions(80, 1e-7, max_bound_evaluations=5),
+)
+np.savez(
+    result, weight=found.weight, history=found.history, bound=certificate.lower_bound, computed=computed,
+    multipliers=outcome.multipliers, together=[fight.together for fight in outcome.diagnosis.fights],
+)
+log.close(finished=True)
+"""
+
+
+def test_a_killed_solve_within_limits_goes_on_and_ends_with_the_same_bits(store, tmp_path, request):
+    def run(store, result, kill_at):
+        return subprocess.run(
+            [sys.executable, "-c", SOLVE_WITHIN_LIMITS, str(store), str(result), str(kill_at)],
+            cwd=request.config.rootpath,
+            check=False,
+        ).returncode
+
+    undisturbed_store = Store(tmp_path / "undisturbed").folder
+    assert run(undisturbed_store, tmp_path / "undisturbed.npz", 0) == 0
+    # In the rounds of the augmented Lagrangian, and in the diagnosis, which comes after at most 80.
+    assert run(store, tmp_path / "none.npz", 40) == -signal.SIGKILL
+    assert run(store, tmp_path / "none.npz", 60) == -signal.SIGKILL
+    assert run(store, tmp_path / "resumed.npz", 0) == 0
+    undisturbed, resumed = np.load(tmp_path / "undisturbed.npz"), np.load(tmp_path / "resumed.npz")
+    assert resumed["computed"] == undisturbed["computed"] - 39 - 59
+    for name in ("weight", "history", "bound", "multipliers", "together"):
+        assert resumed[name].tobytes() == undisturbed[name].tobytes()
