@@ -79,6 +79,9 @@ def over_scenarios(
     temperature
         Smoothing in the unit of the values; 0 is none. An objective-wise worst case shares it among its terms.
     """
+    if not np.isfinite(values).all():
+        # The solver tells of it; here sorting and logarithms would only warn.
+        return Judged(np.nan, np.full(values.shape, np.nan), np.zeros_like)
     if form == "objective_worst_case":
         rows = [worst(row, probability, temperature / len(values)) for row in values]
         return Judged(

@@ -1,6 +1,7 @@
 """Robust forms: soft maxima, soft extreme doses, the smoothing schedule."""
 
 import itertools
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from engine.optimise.robust import (
     Form,
     in_words,
     n_smoothing_stage,
+    over_scenarios,
     smoothing,
     soft_extreme_dose,
 )
@@ -129,3 +131,14 @@ def test_smoothing_is_a_share_of_the_objective_or_of_the_prescription():
         "composite_worst_case", 0, 12.0, 70.0
     )
     assert smoothing("voxel_worst_case", 0, 24.0, 50.0) == 0.5 * smoothing("voxel_worst_case", 0, 12.0, 100.0)
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_number_in_any_form(form, value):
+    part = 0.4 if form in FORMS_OF_A_PART else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        judged = over_scenarios(form, np.array([[1.0, value]]), np.array([0.6, 0.4]), part, 0.1)
+    assert np.isnan(judged.value)
+    assert np.isnan(judged.derivative).all()
