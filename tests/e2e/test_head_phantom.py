@@ -1,10 +1,10 @@
 """A real set from a hospital goes through all stages."""
 
 import json
-import tarfile
 
 import pytest
 
+from tests.archives import unpack
 from tests.e2e.small_study import command, run
 
 STUDY = """\
@@ -58,8 +58,7 @@ TABLE = "hu,relative_electron_density\n-1000,0.00108\n0,1.0\n3000,2.538\n"
 @pytest.mark.prefect
 @pytest.mark.validate
 def test_the_head_phantom_is_imported_and_planned(reference_data, tmp_path):
-    with tarfile.open(reference_data / "dicom" / "dcpt_head_phantom" / "DCPT_headphantom.tar.xz") as archive:
-        archive.extractall(tmp_path / "dicom", filter="data")
+    unpack(reference_data / "dicom" / "dcpt_head_phantom" / "DCPT_headphantom.tar.xz", tmp_path / "dicom")
     store, output = tmp_path / "store", tmp_path / "out"
     nightbeam = command("plan", tmp_path, store, output)[:3]
     imported = run([*nightbeam, "import", str(tmp_path / "dicom"), "--store", str(store), "--name", "head"])

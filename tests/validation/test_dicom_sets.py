@@ -1,6 +1,5 @@
 """The table of real sets in docs/dicom_in.md says, word for word, what `nightbeam import` answers."""
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from engine.errors import DicomError
 from storage.dicom.read_case import read_case
+from tests.archives import unpack
 
 PAGE = Path(__file__).parents[2] / "docs" / "dicom_in.md"
 HEADER = ("| set | answer |", "|---|---|")
@@ -20,8 +20,7 @@ def row(folder: Path, scratch: Path) -> str:
     where = folder
     for archive in folder.glob("*.tar.*"):
         where = scratch / folder.name
-        with tarfile.open(archive) as tar:
-            tar.extractall(where, filter="data")
+        unpack(archive, where)
     try:
         case = read_case(where)
     except DicomError as error:

@@ -1,7 +1,6 @@
 """Reading of CT series and structure sets: good ones, turned ones and broken ones."""
 
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from storage.dicom.read_case import Choice, read_case, read_folder
 from storage.dicom.scan import scan_folder
 from storage.dicom.write_ct import write_ct
 from storage.dicom.write_structures import write_structures
+from tests.archives import unpack
 
 GRID = Grid((-21.0, -30.0, 5.0), (2.0, 3.0, 2.5), (9, 16, 20))
 """No side is as long as another, none is centred: a swap or a wrong flip cannot hide."""
@@ -532,8 +532,7 @@ def test_head_phantom_of_a_clinic_is_read(reference_data: Path, tmp_path: Path) 
     archive = reference_data / "dicom" / "dcpt_head_phantom" / "DCPT_headphantom.tar.xz"
     if not archive.is_file():
         pytest.skip("the outside data have no dicom/dcpt_head_phantom")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack(archive, tmp_path)
     found = read_case(tmp_path)
     assert found.grid == Grid(
         (-149.70703125, -316.20703125, -139.0), (0.5859375, 0.5859375, 1.5), (177, 512, 512)
