@@ -102,39 +102,39 @@ class _StreamedGroup:
         self._directions: Sequence[F64] = ()
         """Those of the last `curvature_sums`."""
 
-    def sums(self, questions: Sequence[Question]) -> list[F64]:
+    def _loaded(self) -> GroupEvaluator:
         (group,) = self._load([self._number])
-        return group.sums(questions)
+        return group
+
+    def sums(self, questions: Sequence[Question]) -> list[F64]:
+        return self._loaded().sums(questions)
 
     def gradients(self, questions: Sequence[Question], slopes: Sequence[F64]) -> list[F64]:
-        (group,) = self._load([self._number])
+        group = self._loaded()
         group.sums(questions)  # the doses; they cost little beside the loading
         return group.gradients(questions, slopes)
 
     def curvature_sums(self, questions: Sequence[Question], directions: Sequence[F64]) -> list[F64]:
-        (group,) = self._load([self._number])
+        group = self._loaded()
         self._directions = directions
         return group.curvature_sums(questions, directions)
 
     def curvature_products(
         self, questions: Sequence[Question], slopes: Sequence[F64], changes: Sequence[F64]
     ) -> list[F64]:
-        (group,) = self._load([self._number])
+        group = self._loaded()
         group.curvature_sums(questions, self._directions)
         return group.curvature_products(questions, slopes, changes)
 
     @property
     def regions(self) -> tuple[RegionRows, ...]:
-        (group,) = self._load([self._number])
-        return group.regions
+        return self._loaded().regions
 
     def doses(self, weight: F64, used: int) -> F64:
-        (group,) = self._load([self._number])
-        return group.doses(weight, used)
+        return self._loaded().doses(weight, used)
 
     def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
-        (group,) = self._load([self._number])
-        return group.adjoint(by_rows, n_beamlet)
+        return self._loaded().adjoint(by_rows, n_beamlet)
 
 
 class RowsActor:

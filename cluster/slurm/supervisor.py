@@ -126,8 +126,7 @@ class Supervisor:
             raise self._failure
         if self._is_away:
             return "SLURM does not answer"
-        with self._lock:
-            live = [seen.job for seen in self._seen.values() if seen.over_s is None]
+        live = [seen.job for seen in self._live()]
         pending = [job for job in live if job.is_pending]
         if pending:
             reasons = sorted({job.reason for job in pending if job.reason not in ("", "None")})
@@ -138,20 +137,24 @@ class Supervisor:
             return f"{n_suspended} of {len(live)} worker jobs are suspended by SLURM"
         return f"{len(live)} worker jobs are starting"
 
+    def _live(self) -> list[_Seen]:
+        """Return the jobs that are in SLURM, as far as is known."""
+        with self._lock:
+            return [seen for seen in self._seen.values() if seen.over_s is None]
+
     def n_running(self) -> int:
         """Return how many jobs run."""
-        with self._lock:
-            live = [seen.job for seen in self._seen.values() if seen.over_s is None]
+        live = [seen.job for seen in self._live()]
         return sum(not job.is_pending and not job.is_suspended for job in live)
 
     def n_soon(self) -> int:
         """Return how many workers run, start, or may start at once: a job that waits for longer may do so for hours."""
         now_s = time.time()
         with self._lock:
-            live = [seen for seen in self._seen.values() if seen.over_s is None and not seen.by_us]
-            n_named = len(self._named)
+            live, n_named = self._live(), len(self._named)
         n_seen = sum(
-            not self._expires(seen.job)
+            not seen.by_us
+            and not self._expires(seen.job)
             and not seen.job.is_suspended
             and (not seen.job.is_pending or now_s - seen.since_s < _SOON_S)
             for seen in live

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -329,14 +330,14 @@ log.close(finished=True)
 """
 
 
-def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_does(store, tmp_path, request):
-    def run(store, result, kill_at):
-        return subprocess.run(
-            [sys.executable, "-c", SOLVE, str(store), str(result), str(kill_at)],
-            cwd=request.config.rootpath,
-            check=False,
-        ).returncode
+def exit_status(script, folder, store, result, kill_at):
+    """Run a script that solves and kills itself at an evaluation, and return how it ended."""
+    arguments = [sys.executable, "-c", script, str(store), str(result), str(kill_at)]
+    return subprocess.run(arguments, cwd=folder, check=False).returncode
 
+
+def test_a_killed_solve_goes_on_and_ends_bit_for_bit_where_an_undisturbed_one_does(store, tmp_path, request):
+    run = partial(exit_status, SOLVE, request.config.rootpath)
     undisturbed_store = Store(tmp_path / "undisturbed").folder
     assert run(undisturbed_store, tmp_path / "undisturbed.npz", 0) == 0
     # In the first stage, later, and among the evaluations for the lower bound, which come after 36.
@@ -404,13 +405,7 @@ log.close(finished=True)
 
 
 def test_a_killed_solve_within_limits_goes_on_and_ends_with_the_same_bits(store, tmp_path, request):
-    def run(store, result, kill_at):
-        return subprocess.run(
-            [sys.executable, "-c", SOLVE_WITHIN_LIMITS, str(store), str(result), str(kill_at)],
-            cwd=request.config.rootpath,
-            check=False,
-        ).returncode
-
+    run = partial(exit_status, SOLVE_WITHIN_LIMITS, request.config.rootpath)
     undisturbed_store = Store(tmp_path / "undisturbed").folder
     assert run(undisturbed_store, tmp_path / "undisturbed.npz", 0) == 0
     # In the rounds of the augmented Lagrangian, and in the diagnosis, which comes after at most 80.
