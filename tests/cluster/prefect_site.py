@@ -146,7 +146,13 @@ class Site:
 
     def api(self, method: str, path: str, body: Any = None, password: str | None = None) -> Any:
         user, _, secret = (password or self.password).partition(":")
-        answer = httpx.request(method, f"{self.url}{path}", json=body, auth=(user, secret), timeout=60.0)
+
+        def ask() -> httpx.Response | None:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, auth=(user, secret), timeout=60.0)
+            # What SQLite refuses while another writes; Prefect's own client asks again too.
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        answer = wait_for(f"an answer to {method} {path}", ask, limit_s=120.0)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -197,6 +203,22 @@ class Site:
         found = self.deployment(deployment)
         body = {"state": {"type": "SCHEDULED"}, "parameters": {**found["parameters"], **parameters}}
         return str(self.api("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def begin_run(self, deployment: str, **parameters: Any) -> str:
+        """Have a deployment run as soon as it may, and return the run's identifier once it has begun.
+
+        A run that a deleted schedule left behind can hold the deployment's only place, and for some minutes even when
+        it was deleted as it took it (until its lease ends); the server cancels others in the meantime.
+        """
+
+        def look() -> str | None:
+            run_id = self.start_run(deployment, **parameters)
+            waiting = ("Scheduled", "Late", "Pending")
+            wait_for("its begin", lambda: self.run(run_id)["state"]["name"] not in waiting)
+            state = self.run(run_id)["state"]
+            return None if "concurrency limit" in (state["message"] or "") else run_id
+
+        return wait_for(f"a place for {deployment}", look)
 
     def wait_for_run(self, run_id: str, state: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:

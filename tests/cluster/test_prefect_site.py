@@ -93,14 +93,14 @@ def test_a_scan_finds_what_no_event_told_of(site):
     states = {values["set"]: values for values in told}
     assert "CT slices that the structure set names are not there" in states["box-2"]["why"]
     # A broken set is told once.
-    site.wait_for_run(site.start_run("scan inbox/inbox"), "Completed")
+    site.wait_for_run(site.begin_run("scan inbox/inbox"), "Completed")
 
 
 def test_a_killed_run_does_not_stay_running(site):
     # A scan that waits for a set to come to rest, so that it is surely at work when it is killed.
     phantom(site.inbox / "box-3", voxel_mm=20.0)
     site.write_inbox(settle_s=600.0)
-    killed = site.start_run("scan inbox/inbox")
+    killed = site.begin_run("scan inbox/inbox")
     try:
         labels = wait_for("its process", lambda: site.run(killed)["labels"].get("nightbeam.pid"))
     finally:
@@ -110,7 +110,7 @@ def test_a_killed_run_does_not_stay_running(site):
     os.kill(int(labels), signal.SIGKILL)
     site.start_worker()
     assert site.run(killed)["state"]["name"] == "Running"
-    site.wait_for_run(site.start_run("housekeeping/regular"), "Completed")
+    site.wait_for_run(site.begin_run("housekeeping/regular"), "Completed")
     state = site.run(killed)["state"]
     assert (state["name"], "its process ended without a word" in state["message"]) == ("Crashed", True)
     # Nor does it keep others from running: the deployment runs once at a time.
@@ -128,9 +128,9 @@ def test_a_silent_run_of_another_machine_counts_as_gone(site):
     }
     lost = site.api("POST", "/flow_runs/", {"flow_id": flow, "labels": elsewhere})["id"]
     site.api("POST", f"/flow_runs/{lost}/set_state", {"state": {"type": "RUNNING"}, "force": True})
-    site.wait_for_run(site.start_run("housekeeping/regular", silence_s=3600.0), "Completed")
+    site.wait_for_run(site.begin_run("housekeeping/regular", silence_s=3600.0), "Completed")
     assert site.run(lost)["state"]["name"] == "Running"
-    site.wait_for_run(site.start_run("housekeeping/regular", silence_s=0.0), "Completed")
+    site.wait_for_run(site.begin_run("housekeeping/regular", silence_s=0.0), "Completed")
     state = site.run(lost)["state"]
     assert (state["name"], "elsewhere, process 1" in state["message"]) == ("Crashed", True)
 
