@@ -59,7 +59,8 @@ def nights(slurm_here: OneMachine, tmp_path: Path) -> Iterator[list[Night]]:
     yield begun
     for night in begun:
         night.cluster.close()
-    assert slurm_here.jobs() == []
+    # SLURM takes its time to clear away after a job that it was told to cancel.
+    wait_until(lambda: slurm_here.jobs() == [], "no job is left", limit_s=120.0)
 
 
 def begin(nights: list[Night], slurm: OneMachine, folder: Path, more: str = "") -> Night:
