@@ -22,6 +22,8 @@ class GoalsMet:
         How many are met in all evaluated scenarios, and how many scenarios those are; 0 of 0 if there was only one.
     plan
         Name of the front's plan; empty for a plan.
+    exceeded
+        The hard limits that the plan exceeds, with what it has; empty if none.
     """
 
     n_met: int
@@ -30,6 +32,7 @@ class GoalsMet:
     n_always: int = 0
     n_scenario: int = 0
     plan: str = ""
+    exceeded: str = ""
 
 
 def read_goals(numbers: Path) -> GoalsMet | None:
@@ -40,12 +43,13 @@ def read_goals(numbers: Path) -> GoalsMet | None:
             kept = [plan for plan in summary["plans"] if not plan["dominated"]]
             best = max(kept, key=lambda plan: (_n_met(plan["goals"]), _margin(_worst(plan["goals"]))))
             return _met(best["goals"], best["name"])
-        return _met(summary["goals"], "", (summary.get("robustness") or {}).get("rows", ()))
+        rows = (summary.get("robustness") or {}).get("rows", ())
+        return _met(summary["goals"], "", rows, (summary.get("limits") or {}).get("rows", ()))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _met(goals: list[dict[str, Any]], plan: str, rows: Any = ()) -> GoalsMet:
+def _met(goals: list[dict[str, Any]], plan: str, rows: Any = (), limits: Any = ()) -> GoalsMet:
     worst = _worst(goals)
     text = ""
     if worst is not None:
@@ -57,7 +61,15 @@ def _met(goals: list[dict[str, Any]], plan: str, rows: Any = ()) -> GoalsMet:
         sum(bool(row["worst_passed"]) for row in rows),
         rows[0]["n_scenario"] if rows else 0,
         plan,
+        "; ".join(_limit_in_words(row) for row in limits if not row["met"]),
     )
+
+
+def _limit_in_words(row: dict[str, Any]) -> str:
+    limit = (
+        f"{row['structure']}: {row['function']} {row['sense']} {fixed(row['limit'])} {row['unit']}".strip()
+    )
+    return f"{limit} (has {fixed(row['value'])})"
 
 
 def _n_met(goals: list[dict[str, Any]]) -> int:

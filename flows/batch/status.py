@@ -119,7 +119,7 @@ def _cells(row: JobRow, output: Path) -> Iterator[Text]:
         why = _pace(progress) if progress is not None else "starting"
         time_s = time.time() - row.begun if row.begun is not None else None
     elif state == "done" and row.goals is not None:
-        why = row.goals.worst
+        why = f"limit exceeded: {row.goals.exceeded}" if row.goals.exceeded else row.goals.worst
     yield Text(row.case)
     yield Text(row.protocol)
     yield Text(state, style=_STYLES[state])

@@ -213,6 +213,22 @@ def test_of_a_front_the_plan_that_meets_most_goals_is_told(tmp_path):
     assert (met.plan, met.n_met, met.n_goal) == ("2", 2, 2)
 
 
+def test_hard_limits_that_are_exceeded_are_told(tmp_path):
+    row = {
+        "structure": "Core",
+        "function": "maximum",
+        "sense": "at most",
+        "limit": 20.0,
+        "unit": "Gy",
+        "met": True,
+    }
+    rows = [{**row, "value": 19.0}, {**row, "structure": "Cord", "value": 31.5, "met": False}]
+    (tmp_path / "plan.json").write_text(
+        json.dumps({"kind": "plan", "goals": GOALS[:0], "limits": {"rows": rows}})
+    )
+    assert read_goals(tmp_path / "plan.json").exceeded == "Cord: maximum at most 20.00 Gy (has 31.50)"
+
+
 def test_the_status_tells_the_same_as_the_page(night, capsys):
     from rich.console import Console
 
