@@ -141,7 +141,7 @@ def _in_words(rows: Sequence[ShiftedScenario]) -> str:
     shifted, recomputed = (max(row.objective[n] for row in rows) for n in range(2))
     change = f", {PERCENT * (recomputed / shifted - 1.0):+.2g} %" if shifted > 0.0 else ""
     return (
-        f"For the dose of {len(rows)} setup scenarios the optimiser took the nominal dose, shifted by the setup error: "
-        f"recomputed, the largest objective among them is {recomputed:.4g} instead of {shifted:.4g}{change}, and no part "
-        f"of the target has a dose that differs by more than {worst.largest_gy:.3g} Gy (in '{worst.scenario}')."
+        f"For the dose of {len(rows)} setup scenarios the optimiser took the nominal dose, shifted by the setup error. "
+        f"Recomputed, the largest objective among them is {recomputed:.4g} instead of {shifted:.4g}{change}, and no "
+        f"voxel of the target has a dose that differs by more than {worst.largest_gy:.3g} Gy ('{worst.scenario}')."
     )

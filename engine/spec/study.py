@@ -191,10 +191,10 @@ class OptimisationSpec(Spec):
     )
     scenario_dose: Literal["recomputed", "shifted"] = Field(
         "recomputed",
-        description="dose of setup scenarios while optimising: recomputed, with a matrix for each; shifted: the nominal "
-        "dose moved by the setup error (static dose cloud), which needs far less memory and time, and is wrong near the "
-        "skin and across lung. Density scenarios always have a matrix; the finished plan is always recomputed in all "
-        "scenarios, and the report says what shifting did",
+        description="dose of setup scenarios while optimising. recomputed: with a matrix for each; shifted: the "
+        "nominal dose, shifted by the setup error (static dose cloud), which takes far less memory and time, and is "
+        "wrong near the skin and across lung. Density scenarios always have a matrix. The finished plan is always "
+        "recomputed in all scenarios, and the report says what shifting did",
     )
     solver: SolverName = Field(
         "lbfgsb",
