@@ -28,6 +28,3 @@ def test_a_plan_of_shifted_doses_is_judged_by_recomputed_ones_and_says_what_shif
     # Goals over scenarios are those of all recomputed doses.
     (goal,) = summary["robustness"]["rows"]
     assert goal["n_scenario"] == 6
-    np.testing.assert_array_equal(
-        plan(tmp_path / "one", tmp_path / "other", SHIFTED, "--workers", "1"), weight
-    )
