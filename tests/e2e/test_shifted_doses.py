@@ -28,3 +28,4 @@ def test_a_plan_of_shifted_doses_is_judged_by_recomputed_ones_and_says_what_shif
     # Goals over scenarios are those of all recomputed doses.
     (goal,) = summary["robustness"]["rows"]
     assert goal["n_scenario"] == 6
+    assert "Shifted against recomputed doses" in (tmp_path / "out" / "report.html").read_text()

@@ -50,9 +50,6 @@ from flows.report.summary import (
     ProvenanceSummary,
     RobustnessSummary,
     ScenarioSummary,
-    ShiftedMetric,
-    ShiftedScenario,
-    ShiftSummary,
     TechniqueSummary,
     TemplateSummary,
 )
@@ -597,19 +594,3 @@ def test_a_limit_that_cannot_be_met_is_told_with_the_one_of_the_plan_and_why(mad
     text = _words(made.summary.model_copy(update={"limits": limits}))
     assert "SpinalCord gEUD (a 8) ≤ 20 Gy 23.1 Gy 23.08 Gy left 5 mm 19.47 Gy ✗ exceeded" in text
     assert "Not all limits are met. These <2> fight." in text
-
-
-def test_shifted_doses_are_told_beside_recomputed_ones(made: _Made) -> None:
-    row = ShiftedScenario(
-        scenario="left 5 mm", objective=(12.0, 13.5), d98_gy=(47.11, 46.25), d2_gy=(51.5, 52.25),
-        mean_gy=(50.01, 49.99), largest_gy=1.375,
-    )  # fmt: skip
-    metric = ShiftedMetric(
-        structure="SpinalCord", metric="Dmax <= 45 Gy", scenario="left 5 mm", values=(40.5, 42.0), unit="Gy"
-    )
-    shifted = ShiftSummary(text="Recomputed, it is 13.5.", scenarios=(row,), metrics=(metric,))
-    text = _words(made.summary.model_copy(update={"shifted": shifted}))
-    assert "Recomputed, it is 13.5." in text
-    assert "left 5 mm 12 13.5 47.11 46.25 51.50 52.25 50.01 49.99 1.38" in text
-    assert "SpinalCord Dmax <= 45 Gy left 5 mm 40.50 42.00 +1.50 Gy" in text
-    assert "Shifted against recomputed" not in _words(made.summary)
