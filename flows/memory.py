@@ -113,7 +113,7 @@ def project_memory(
     of_worker = np.bincount(owners(of_group, n_worker), of_group, minlength=n_worker)
     most, largest_group = int(of_worker.max(initial=0)), int(of_group.max(initial=0))
     share = most / max(1, int(of_group.sum()))
-    resident, around, moved_rows = of_group * (len(scenarios) - len(shifts_mm)), 0, 0
+    resident, around, places = of_group * (len(scenarios) - len(shifts_mm)), 0, 0
     if shifts_mm:
         held = held_by_groups(layout, groups, active, active, n_mini, stencils_of(layout, shifts_mm))
         n_segment_in_brick = n_segment / max(1, int(np.count_nonzero(n_mini)))
@@ -124,7 +124,7 @@ def project_memory(
         largest_group = int(max(largest_group, nominal.max(initial=0)))
         # Each thread reads its groups' bricks and those around, and forms doses of one group at a time.
         around = n_thread * max((_group_bytes(one.n_mini_read, 0) for one in held), default=0)
-        moved_rows = n_thread * max((one.n_row for one in held), default=0)
+        places = n_thread * max((one.n_place for one in held), default=0)
     of_worker = np.bincount(owners(resident, n_worker), resident, minlength=n_worker)
     views = sum(size.n_view for size in sizes) * MINI_SIZE * (_VALUE + 1)
     filling = views + scratch + 3 * largest_group
@@ -138,7 +138,7 @@ def project_memory(
         rows=int(of_worker.max(initial=0)),
         rows_of_group=int(resident.max(initial=0)),
         loading=max(most + around + largest_group, filling * n_thread),
-        evaluating=int((n_active * share * (2 * len(scenarios) + 1) + 2 * moved_rows) * 8 * n_question),
+        evaluating=int((n_active * share * (2 * len(scenarios) + 1) + 2 * places) * 8 * n_question),
     )
 
 

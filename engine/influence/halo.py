@@ -72,10 +72,12 @@ class Halo:
         Bricks with held rows, ascending, shape (n_brick,).
     keep
         Which of their mini-blocks are held, shape (n_brick, mini-blocks of a brick).
-    box
-        Held row of every voxel of a box around all, -1 where there is none, and no dose; flat.
+    n_box
+        Voxels of a box around all.
     place
-        Place of each voxel in the box, shape (n,).
+        Place of each of the voxels in the box, shape (n,).
+    held_row, held_place
+        Every held row and its place in the box; everywhere else there is no dose. Shape (n_held,).
     stride
         How far voxels that are neighbours along z, y and x lie apart in the box.
     """
@@ -83,14 +85,16 @@ class Halo:
     row: I32
     bricks: I64
     keep: Bool
-    box: I32
-    place: I64
+    n_box: int
+    place: I32
+    held_row: I32
+    held_place: I32
     stride: I64
 
     @property
     def n_bytes(self) -> int:
         """Bytes of what an evaluation needs."""
-        return self.row.nbytes + self.box.nbytes + self.place.nbytes
+        return sum(a.nbytes for a in (self.row, self.place, self.held_row, self.held_place))
 
 
 def halo_of(layout: BrickLayout, first_row: int, row: I64, stencils: Sequence[Stencil]) -> Halo:
@@ -113,11 +117,9 @@ def halo_of(layout: BrickLayout, first_row: int, row: I64, stencils: Sequence[St
     offset_zyx = np.unique(np.concatenate([stencil.offset_zyx for stencil in stencils]), axis=0)
     voxel_zyx = layout.voxels_zyx(first_row + row)
     if row.size == 0:
-        nothing = np.zeros(0, dtype=np.int64)
-        empty = np.zeros(0, dtype=np.int32)
-        return Halo(
-            empty, nothing, np.zeros((0, n_mini), np.bool_), empty, nothing, np.ones(3, dtype=np.int64)
-        )
+        nothing, empty = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
+        keep = np.zeros((0, n_mini), dtype=np.bool_)
+        return Halo(empty, nothing, keep, 0, empty, empty, empty, np.ones(3, dtype=np.int64))
     begin = voxel_zyx.min(axis=0) + offset_zyx.min(axis=0)
     end = voxel_zyx.max(axis=0) + offset_zyx.max(axis=0) + 1
     shape = end - begin
@@ -135,9 +137,16 @@ def halo_of(layout: BrickLayout, first_row: int, row: I64, stencils: Sequence[St
     number = np.searchsorted(bricks, brick)
     keep = np.zeros((bricks.size, n_mini), dtype=np.bool_)
     keep[number, inside // MINI_SIZE] = True
-    box = np.full(needed.size, -1, dtype=np.int32)
-    box[needed] = number * size + inside
-    return Halo(row.astype(np.int32), bricks.astype(np.int64), keep, box, place, stride)
+    return Halo(
+        row.astype(np.int32),
+        bricks.astype(np.int64),
+        keep,
+        needed.size,
+        place.astype(np.int32),
+        (number * size + inside).astype(np.int32),
+        np.flatnonzero(needed).astype(np.int32),
+        stride,
+    )
 
 
 @dataclass(frozen=True)
@@ -150,8 +159,8 @@ class Held:
         Mini-blocks of all beamlets, and bricks.
     n_mini_read
         Mini-blocks of all bricks from the first to the last of these: they are stored in this order.
-    n_row
-        Rows that doses are formed of.
+    n_place
+        Doses that are formed to interpolate between: of the bricks' rows, and of the box.
     n_bytes
         Bytes of the numbers of rows.
     """
@@ -159,7 +168,7 @@ class Held:
     n_mini: int
     n_brick: int
     n_mini_read: int
-    n_row: int
+    n_place: int
     n_bytes: int
 
 
@@ -200,7 +209,7 @@ def held_by_groups(
                 int(np.ceil((n_kept * per_mini[halo.bricks]).sum())),
                 halo.bricks.size,
                 int(n_mini_per_brick[read].sum()),
-                halo.bricks.size * size,
+                halo.bricks.size * size + halo.n_box,
                 halo.n_bytes,
             )
         )

@@ -97,16 +97,17 @@ class MovedDose:
     def doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
         """Return the doses of some weights: one product with the nominal matrix for all that are moved."""
         held_gy = self.nominal.dose(np.stack([weight for _, weight in asked]))
+        box_gy = np.zeros((len(asked), self.halo.n_box))
+        box_gy[:, self.halo.held_place] = held_gy[:, self.halo.held_row]
         result: list[list[F64]] = [[] for _ in asked]
         for scenario, how in enumerate(self.scenarios):
             wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
             if not wanted:
                 continue
-            if isinstance(how, RowGroup):
-                doses = how.dose(np.stack([asked[number][1] for number in wanted]))
+            if isinstance(how, Stencil):
+                doses = [self._moved(box_gy[number], how) for number in wanted]
             else:
-                doses = np.zeros((len(wanted), self.n_row))
-                _gather(*self._taps(how), held_gy if len(wanted) == len(asked) else held_gy[wanted], doses)
+                doses = list(how.dose(np.stack([asked[number][1] for number in wanted])))
             for number, dose_gy in zip(wanted, doses, strict=True):
                 result[number].append(dose_gy)
         return result
@@ -115,10 +116,13 @@ class MovedDose:
         """Add to every result what its numbers on the rows come to: first of all moved doses, then of own matrices."""
         moved = [number for number, of_rows in enumerate(by_rows) if self._is_moved(of_rows)]
         on_held = np.zeros((len(moved), self.nominal.n_row))
-        for place, number in enumerate(moved):
+        for on_rows, number in zip(on_held, moved, strict=True):
+            on_box = np.zeros(self.halo.n_box)
             for scenario, how in enumerate(self.scenarios):
                 if isinstance(how, Stencil) and scenario in by_rows[number]:
-                    _scatter(*self._taps(how), by_rows[number][scenario], on_held[place])
+                    by_row = by_rows[number][scenario]
+                    _scatter(self.halo.place, self.halo.row, self._steps(how), how.factor, by_row, on_box)
+            on_rows[self.halo.held_row] = on_box[self.halo.held_place]
         _add_adjoints(self.nominal, dict(zip(moved, on_held, strict=True)), results)
         for scenario, how in enumerate(self.scenarios):
             if isinstance(how, RowGroup):
@@ -128,9 +132,15 @@ class MovedDose:
     def _is_moved(self, of_rows: Mapping[int, F64]) -> bool:
         return any(isinstance(how, Stencil) and n in of_rows for n, how in enumerate(self.scenarios))
 
-    def _taps(self, stencil: Stencil) -> tuple[I32, I64, I32, I64, F64]:
-        step: I64 = stencil.offset_zyx @ self.halo.stride
-        return self.halo.box, self.halo.place, self.halo.row, step, stencil.factor
+    def _moved(self, box_gy: F64, stencil: Stencil) -> F64:
+        """Return the moved dose of the group's rows from that of the box."""
+        dose_gy = np.zeros(self.n_row)
+        _gather(self.halo.place, self.halo.row, self._steps(stencil), stencil.factor, box_gy, dose_gy)
+        return dose_gy
+
+    def _steps(self, stencil: Stencil) -> I64:
+        steps: I64 = stencil.offset_zyx @ self.halo.stride
+        return steps
 
 
 def _add_adjoints(rows: RowGroup, by_rows: Mapping[int, F64], results: Sequence[F64]) -> None:
@@ -144,25 +154,20 @@ def _add_adjoints(rows: RowGroup, by_rows: Mapping[int, F64], results: Sequence[
 
 
 @kernel
-def _gather(box: I32, place: I64, row: I32, step: I64, factor: F64, held_gy: F64, dose_gy: F64) -> None:
-    """Write the moved dose of every wanted row: ``held_gy`` (n, n_held), ``dose_gy`` (n, n_row)."""
+def _gather(place: I32, row: I32, step: I64, factor: F64, box_gy: F64, dose_gy: F64) -> None:
+    """Write the moved dose of every wanted row: ``box_gy`` (n_box,), ``dose_gy`` (n_row,)."""
     for i in range(place.size):
-        for one in range(dose_gy.shape[0]):
-            total = 0.0
-            for tap in range(step.size):
-                at = box[place[i] + step[tap]]
-                if at >= 0:
-                    total += factor[tap] * held_gy[one, at]
-            dose_gy[one, row[i]] = total
+        total = 0.0
+        for tap in range(step.size):
+            total += factor[tap] * box_gy[place[i] + step[tap]]
+        dose_gy[row[i]] = total
 
 
 @kernel
-def _scatter(box: I32, place: I64, row: I32, step: I64, factor: F64, by_row: F64, on_held: F64) -> None:
-    """Add the transposed interpolation of ``by_row`` (n_row,) to ``on_held`` (n_held,)."""
+def _scatter(place: I32, row: I32, step: I64, factor: F64, by_row: F64, on_box: F64) -> None:
+    """Add the transposed interpolation of ``by_row`` (n_row,) to ``on_box`` (n_box,)."""
     for i in range(place.size):
         slope = by_row[row[i]]
         if slope != 0.0:
             for tap in range(step.size):
-                at = box[place[i] + step[tap]]
-                if at >= 0:
-                    on_held[at] += factor[tap] * slope
+                on_box[place[i] + step[tap]] += factor[tap] * slope

@@ -182,7 +182,7 @@ def test_groups_hold_what_was_projected() -> None:
     held = held_by_groups(LAYOUT, GROUPS, wanted, _on_grid(), n_mini, stencils_of(LAYOUT, SHIFTS_MM))
     for (first, n), projected in zip(GROUPS, held, strict=True):
         group = _group(columns, first, n, wanted)
-        assert projected.n_row == group.nominal.n_row
+        assert projected.n_place == group.nominal.n_row + group.halo.n_box
         assert projected.n_bytes == group.halo.n_bytes
         assert projected.n_mini == pytest.approx(group.nominal.mini.size, rel=0.15)
         assert projected.n_mini <= projected.n_mini_read
