@@ -206,7 +206,7 @@ def tell_front(
                 factor=judgement.factor,
                 goals=judgement.evaluation.goals,
                 stopping_reason=plan.solve.result.reason,
-                certificate=certificate_summary(plan.solve.certificate),
+                certificate=certificate_summary(plan.solve.certificate, plan.solve.certificate.text),
             )
             for name, plan, worse, judgement in zip(names, plans, beaten, judged, strict=True)
         ),

@@ -28,10 +28,16 @@ _DOSE_CODE = (
 )  # fmt: skip
 
 
-def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
-    """Have workers compute the nominal tiles and the views of other scenarios that the store lacks."""
+def compute_influence(
+    run: Run, placement: Placement, scenarios: Sequence[Scenario], shifted: bool = False
+) -> Influence:
+    """Have workers compute the nominal tiles and the views of other scenarios that the store lacks.
+
+    With ``shifted`` the nominal dose is moved for setup errors: these have no views.
+    """
     block_digests = [digests_of_blocks(placement, number) for number in range(len(placement.beams))]
-    shifts = list(dict.fromkeys(scenario.shift_mm for scenario in scenarios[1:]))
+    seen = [scenario for scenario in scenarios[1:] if not (shifted and scenario.is_setup_error)]
+    shifts = list(dict.fromkeys(scenario.shift_mm for scenario in seen))
     view_digests = {
         shift: [digest_of(view_made_from(placement, number, shift)) for number in range(len(placement.beams))]
         for shift in shifts
@@ -75,7 +81,7 @@ def compute_influence(run: Run, placement: Placement, scenarios: Sequence[Scenar
     return Influence(
         tuple(scenarios),
         tuple((begin, record) for begin, record in blocks if isinstance(record, BlockRecord)),
-        tuple(tuple(view_digests[scenario.shift_mm]) for scenario in scenarios[1:]),
+        tuple(tuple(view_digests[s.shift_mm]) if s in seen else () for s in scenarios[1:]),
         sum(record.cpu_s for record in records.values()),
     )
 

@@ -27,7 +27,9 @@ from engine.spec.study import Study
 from flows.influence import tiles_made_from
 from flows.limits import limited_by_dose
 from flows.references import CaseRef, Influence, Placement, Solve
+from flows.report.summary import ShiftSummary
 from flows.run import Run
+from flows.shift_error import shift_summary, shifted_scenarios
 from flows.work.doses import BEAM_DOSE, BeamDose, ForwardTask, MatrixDoseTask, compute
 from flows.work.matrix import Shift
 from flows.work.patient import PatientRef
@@ -84,6 +86,8 @@ class Judgement:
         What the cut-off and threshold left out.
     limited
         What every hard constraint's function has in the nominal dose without cut-offs on the optimiser's grid.
+    shifted
+        What shifting the nominal dose did in place of recomputing it, where the optimiser did so.
     set_kind
         Whether scenarios are design points or samples.
     cpu_s
@@ -102,6 +106,7 @@ class Judgement:
     grid_comparison: tuple[GridDifference, ...]
     loss: DoseLoss
     limited: tuple[float, ...]
+    shifted: ShiftSummary | None
     set_kind: ScenarioSetKind
     cpu_s: float
 
@@ -119,8 +124,10 @@ def judge_plan(
     case = reference.case
     weight = solve.result.weight
     wanted = [(placement.report, scenario) for scenario in scenarios]
-    everywhere = [*wanted, (placement.optimiser, scenarios[0])]
+    shifted = shifted_scenarios(study, scenarios)
+    everywhere = [*wanted, *((placement.optimiser, scenario) for scenario in (scenarios[0], *shifted))]
     (forward,) = forward_doses(run, placement, everywhere, [weight], "final dose")
+    coarse_gy = [final.dose_gy for final in forward[len(wanted) :]]
     matrix = matrix_dose(run, placement, influence, weight)
     unscaled = on_ct_grid(case, placement.report.layout.grid, forward[0].dose_gy)
     factor = normalisation_factor(study, case, unscaled)
@@ -133,7 +140,7 @@ def judge_plan(
     evaluations = [evaluator.evaluate(scenarios[0], nominal_gy)]
     with run.reporter.stage("judge", len(scenarios), "scenarios") as steps:
         steps.advance(1)
-        for scenario, final in zip(scenarios[1:], forward[1:-1], strict=True):
+        for scenario, final in zip(scenarios[1:], forward[1 : len(wanted)], strict=True):
             on_ct = on_ct_grid(case, placement.report.layout.grid, final.dose_gy) * scale
             evaluations.append(evaluator.evaluate(scenario, on_ct))
             steps.advance(1)
@@ -156,8 +163,18 @@ def judge_plan(
         _robustness(goals, evaluations, set_kind),
         dvh_bands(evaluations[0], evaluations),
         compare_grids(coarse, evaluations[0], {name for _, name in study.structure_names()}),
-        dose_loss(study, case, placement, matrix.dose_gy * scale, forward[-1].dose_gy * scale),
-        limited_by_dose(run, study, reference, placement, forward[-1].dose_gy),
+        dose_loss(study, case, placement, matrix.dose_gy * scale, coarse_gy[0] * scale),
+        limited_by_dose(run, study, reference, placement, coarse_gy[0]),
+        shift_summary(
+            run,
+            study,
+            reference,
+            placement,
+            goals,
+            coarse_gy[0],
+            list(zip(shifted, coarse_gy[1:], strict=True)),
+            float(scale),
+        ),
         set_kind,
         sum(final.cpu_s for final in (*forward, matrix)),
     )

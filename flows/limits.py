@@ -9,7 +9,7 @@ from engine.model.scenario import Scenario
 from engine.optimise.constraints import Constraint
 from engine.spec.study import Study
 from engine.units import PERCENT
-from flows.objective_regions import constraints_of_study, store_regions
+from flows.objective_regions import constraints_of_study, store_regions, values_in_dose
 from flows.references import CaseRef, Placement, Solve
 from flows.report.summary import LimitRow, LimitsSummary
 from flows.run import Run
@@ -24,16 +24,7 @@ def limited_by_dose(
     if not constraints:
         return ()
     arrays, _ = run.store.read_arrays(REGIONS, store_regions(run, study, reference, layout))
-    on_rows = layout.to_rows(dose_gy).astype(np.float64)
-    values = []
-    for constraint in constraints:
-        share = arrays[f"share_{constraint.region}"].astype(np.float64)
-        row = np.flatnonzero(share)
-        levels = arrays.get(f"reference_{constraint.region}")
-        reference_gy = None if levels is None else levels[row].astype(np.float64)
-        function = constraint.function
-        values.append(function.value(function.sums(on_rows[row], share[row], reference_gy)))
-    return tuple(values)
+    return tuple(values_in_dose(arrays, constraints, layout.to_rows(dose_gy).astype(np.float64)))
 
 
 def limits_summary(

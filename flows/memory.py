@@ -8,6 +8,7 @@ import numpy as np
 from cluster.memory import MemoryNeed, gib
 from engine.geometry.bricks import MINI_SIZE
 from engine.geometry.resample import touched_rows
+from engine.influence.halo import held_by_groups, stencils_of
 from engine.influence.rows import owners, rows_bytes, share_out
 from engine.model.scenario import Scenario
 from flows.references import CaseRef, Placement
@@ -24,7 +25,12 @@ _SAMPLING = 1.08
 
 
 def fit_memory(
-    run: Run, reference: CaseRef, placement: Placement, scenarios: Sequence[Scenario], n_question: int
+    run: Run,
+    reference: CaseRef,
+    placement: Placement,
+    scenarios: Sequence[Scenario],
+    n_question: int,
+    shifted: bool = False,
 ) -> MemoryNeed:
     """Return what each worker will use at most: all that it needs, or less where tiles have to be streamed.
 
@@ -34,7 +40,7 @@ def fit_memory(
         If even that does not fit, with the numbers.
     """
     n_worker, n_thread, limit = run.workers()
-    need = project_memory(reference, placement, scenarios, n_question, n_worker, n_thread)
+    need = project_memory(reference, placement, scenarios, n_question, n_worker, n_thread, shifted)
     fitting = need.streaming(limit)
     text = f"memory: at most {gib(fitting.peak)} in each worker, which may use {gib(limit)}"
     if fitting.rows < need.rows:
@@ -53,6 +59,7 @@ def project_memory(
     n_question: int,
     n_worker: int,
     n_thread: int,
+    shifted: bool = False,
 ) -> MemoryNeed:
     """Return what each worker needs at most.
 
@@ -66,6 +73,8 @@ def project_memory(
         Sets of weights that are evaluated at a time.
     n_worker, n_thread
         Workers, and threads of each.
+    shifted
+        Whether the nominal dose is moved for setup scenarios, which then have no matrix.
     """
     engine, case = placement.engine, reference.case
     layout = placement.optimiser.layout
@@ -96,11 +105,27 @@ def project_memory(
     # What workers will hold: the same groups, and the same sharing out, as with the matrix itself.
     n_mini = np.sum([size.n_mini for size in sizes], axis=0)
     n_segment = sum(size.n_segment for size in sizes)
-    groups = np.array([int(n_mini[first : first + n].sum()) for first, n in share_out(n_mini, N_GROUP)])
-    of_group = np.array([rows_bytes(int(n * _SAMPLING), n_segment // max(1, groups.size)) for n in groups])
+    groups = share_out(n_mini, N_GROUP)
+    shifts_mm = [scenario.shift_mm for scenario in scenarios if shifted and scenario.is_setup_error]
+    of_group = np.array(
+        [_group_bytes(int(n_mini[a : a + n].sum()), n_segment // max(1, len(groups))) for a, n in groups]
+    )
     of_worker = np.bincount(owners(of_group, n_worker), of_group, minlength=n_worker)
     most, largest_group = int(of_worker.max(initial=0)), int(of_group.max(initial=0))
     share = most / max(1, int(of_group.sum()))
+    resident, around, places = of_group * (len(scenarios) - len(shifts_mm)), 0, 0
+    if shifts_mm:
+        held = held_by_groups(layout, groups, active, active, n_mini, stencils_of(layout, shifts_mm))
+        n_segment_in_brick = n_segment / max(1, int(np.count_nonzero(n_mini)))
+        nominal = np.array(
+            [_group_bytes(one.n_mini, int(n_segment_in_brick * one.n_brick)) + one.n_bytes for one in held]
+        )
+        resident += nominal - of_group
+        largest_group = int(max(largest_group, nominal.max(initial=0)))
+        # Each thread reads its groups' bricks and those around, and forms doses of one group at a time.
+        around = n_thread * max((_group_bytes(one.n_mini_read, 0) for one in held), default=0)
+        places = n_thread * max((one.n_place for one in held), default=0)
+    of_worker = np.bincount(owners(resident, n_worker), resident, minlength=n_worker)
     views = sum(size.n_view for size in sizes) * MINI_SIZE * (_VALUE + 1)
     filling = views + scratch + 3 * largest_group
     return MemoryNeed(
@@ -110,8 +135,12 @@ def project_memory(
             "computing final doses": max(forward, finding_rows),
         },
         n_thread=n_thread,
-        rows=most * len(scenarios),
-        rows_of_group=largest_group * len(scenarios),
-        loading=max(most + largest_group, filling * n_thread),
-        evaluating=int(n_active * share * 8 * (2 * len(scenarios) + 1) * n_question),
+        rows=int(of_worker.max(initial=0)),
+        rows_of_group=int(resident.max(initial=0)),
+        loading=max(most + around + largest_group, filling * n_thread),
+        evaluating=int((n_active * share * (2 * len(scenarios) + 1) + 2 * places) * 8 * n_question),
     )
+
+
+def _group_bytes(n_mini: int, n_segment: int) -> int:
+    return rows_bytes(int(n_mini * _SAMPLING), n_segment)

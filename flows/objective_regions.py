@@ -1,13 +1,15 @@
 """Regions of a study's objectives: which there are, and what each of their rows has."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from engine.errors import CaseError, DamagedObjectError, StudyError
 from engine.geometry.bricks import BrickLayout
-from engine.model.arrays import F32
+from engine.model.arrays import F32, F64
 from engine.optimise.constraints import Constraint
 from engine.optimise.functions import DoseFallOff, SquaredDeviation, SquaredOverdose, SquaredUnderdose
 from engine.optimise.group import Term
@@ -139,6 +141,30 @@ def store_regions(run: Run, study: Study, reference: CaseRef, layout: BrickLayou
             )
     run.store.write_arrays(REGIONS, digest, arrays, {"provenance": provenance(made_from, 0.0)})
     return digest
+
+
+def values_in_dose(
+    arrays: Mapping[str, npt.NDArray[Any]], judged: Sequence[Term | Constraint], on_rows: F64
+) -> list[float]:
+    """Return the value of the function of every objective or constraint in a dose.
+
+    Parameters
+    ----------
+    arrays
+        The stored regions.
+    judged
+        The objectives or constraints.
+    on_rows
+        Dose of every row, shape (n_row,).
+    """
+    values = []
+    for one in judged:
+        share = arrays[f"share_{one.region}"].astype(np.float64)
+        row = np.flatnonzero(share)
+        levels = arrays.get(f"reference_{one.region}")
+        reference_gy = None if levels is None else levels[row].astype(np.float64)
+        values.append(float(one.function.value(one.function.sums(on_rows[row], share[row], reference_gy))))
+    return values
 
 
 def reference_doses(store: Store, study: Study, case_digest: str) -> dict[str, DoseEntry]:

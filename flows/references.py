@@ -79,7 +79,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Influence:
-    """The influence matrix of every scenario: tiles of the first, views of the others.
+    """The influence matrix of every scenario: tiles of the first, views of the others, or nothing but the nominal one.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Influence:
     blocks
         Number of first beamlet and record of every block of the nominal scenario.
     views
-        For every other scenario the digest of each beam's view.
+        For every other scenario the digest of each beam's view; none for those whose dose is the nominal one, moved.
     cpu_s
         CPU seconds that it all took, whenever it was computed.
     """

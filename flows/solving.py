@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.geometry.resample import touched_rows
+from engine.influence.halo import held_by_groups, stencils_of
 from engine.influence.rows import rows_bytes, share_out
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
@@ -27,7 +29,14 @@ from flows.progress import Steps
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.turns import find_or_make
-from flows.work.rows import StoredGroups, StoredTiles, TilesOfViews
+from flows.work.rows import (
+    REGIONS,
+    MovedNominal,
+    StoredGroups,
+    StoredTiles,
+    TilesOfViews,
+    rows_in_regions,
+)
 from storage.digest import digest_of, digest_of_code, provenance
 from storage.evaluation_log import EvaluationLog, remove_logs
 from storage.lease import Lease
@@ -61,7 +70,7 @@ class OptimiserInput:
     groups
         Loader of the reduction groups.
     work
-        Mini-blocks of every group.
+        Mini-blocks that every group holds.
     """
 
     terms: tuple[Term, ...]
@@ -80,17 +89,27 @@ def prepare_optimiser(
     digest = store_regions(run, study, reference, layout)
     terms = terms_of_study(study)
     # The other scenarios' tiles are not known yet; they are about as many in each brick.
-    work = influence.mini_blocks_per_brick(layout.n_brick) * len(influence.scenarios)
-    bricks = share_out(work, N_GROUP)
+    n_mini = influence.mini_blocks_per_brick(layout.n_brick)
+    bricks = share_out(n_mini * len(influence.scenarios), N_GROUP)
     position = reference.case.patient_position
     nominal = StoredTiles(tuple((begin, record.digest) for begin, record in influence.blocks))
-    others = (
+    others = tuple(
         TilesOfViews(placement.engine, placement.beams, placement.beamlets, views, scenario, position)
+        if views
+        else MovedNominal(nominal, scenario.shift_mm)
         for scenario, views in zip(influence.scenarios[1:], influence.views, strict=True)
     )
     groups = StoredGroups(run.store.address, layout, tuple(bricks), (nominal, *others), digest)
-    of_groups = tuple(int(work[first : first + n].sum()) for first, n in bricks)
-    return OptimiserInput(terms, constraints_of_study(study), digest, 0, groups, of_groups)
+    shifts_mm = [source.shift_mm for source in others if isinstance(source, MovedNominal)]
+    n_matrix = 1 + len(others) - len(shifts_mm)
+    of_groups = n_matrix * np.array([int(n_mini[first : first + n].sum()) for first, n in bricks])
+    if shifts_mm:
+        active = touched_rows(layout, reference.case.external.coverage, reference.case.grid)
+        wanted = rows_in_regions(run.store.read_arrays(REGIONS, digest)[0])
+        held = held_by_groups(layout, bricks, wanted, active, n_mini, stencils_of(layout, shifts_mm))
+        of_groups = of_groups // n_matrix * (n_matrix - 1) + [one.n_mini for one in held]
+    work = tuple(int(n) for n in of_groups)
+    return OptimiserInput(terms, constraints_of_study(study), digest, 0, groups, work)
 
 
 def solver_options(study: Study) -> SolverOptions:

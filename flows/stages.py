@@ -27,7 +27,7 @@ from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
 from flows.solving import ResidentTiles, find_weights, prepare_optimiser, solver_options
-from flows.telling import write_results
+from flows.telling import certificate_in_words, write_results
 from flows.work.patient import PatientRef
 
 
@@ -82,12 +82,13 @@ def size(
     A study whose results are all in the store needs no memory of any worker, and is not asked.
     """
     optimised = _optimised(study, scenarios)
-    run.before_computing(lambda: fit_memory(run, reference, placement, optimised, n_question))
+    shifted = study.optimisation.shifted
+    run.before_computing(lambda: fit_memory(run, reference, placement, optimised, n_question, shifted))
 
 
 def dose(run: Run, study: Study, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
     """Compute the influence tiles that the store lacks, and keep them: of the scenarios that the optimiser looks at."""
-    return compute_influence(run, placement, _optimised(study, scenarios))
+    return compute_influence(run, placement, _optimised(study, scenarios), study.optimisation.shifted)
 
 
 def _optimised(study: Study, scenarios: Sequence[Scenario]) -> Sequence[Scenario]:
@@ -117,7 +118,7 @@ def optimise(
         part=study.optimisation.part,
     )
     tiles.close()
-    run.reporter.say(f"  {solved.certificate.text}")
+    run.reporter.say(f"  {certificate_in_words(study, solved.certificate)}")
     for line in limits_in_words(study, influence.scenarios, solved):
         run.reporter.say(f"  {line}")
     return solved

@@ -200,6 +200,7 @@ def plan_summary(
             )
             for index, e in enumerate(judgement.evaluations)
         ),
+        shifted=judgement.shifted,
         grid_comparison=judgement.grid_comparison,
         convergence=convergence(study, influence.scenarios, solve),
         provenance=provenance_summary(
@@ -280,18 +281,25 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
             for term, of_state, values in zip(solve.terms, of_states, solve.result.term_values, strict=True)
         ),
         stopping_reason=solve.result.reason,
-        certificate=certificate_summary(solve.certificate),
+        certificate=certificate_summary(solve.certificate, certificate_in_words(study, solve.certificate)),
     )
 
 
-def certificate_summary(certificate: Certificate) -> CertificateSummary:
-    """Describe how far a plan is from the best at most."""
+def certificate_in_words(study: Study, certificate: Certificate) -> str:
+    """Return how far a plan is from the best at most, and which problem's best that is."""
+    if not study.optimisation.shifted:
+        return certificate.text
+    return f"{certificate.text}. This is about the problem with shifted doses, not with recomputed ones"
+
+
+def certificate_summary(certificate: Certificate, text: str) -> CertificateSummary:
+    """Describe how far a plan is from the best at most, and in words."""
     return CertificateSummary(
         objective=certificate.value,
         lower_bound=certificate.lower_bound,
         gap=certificate.gap,
         evaluations=certificate.n_evaluation,
-        text=certificate.text,
+        text=text,
     )
 
 

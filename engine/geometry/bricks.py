@@ -73,14 +73,18 @@ class BrickLayout:
     @cached_property
     def row_of_voxel(self) -> I32:
         """Row of every voxel of the grid, shape ``grid.shape_zyx``."""
+        z, y, x = (np.arange(n) for n in self.grid.shape_zyx)
+        return self.rows_of_box(z, y, x)
+
+    def rows_of_box(self, z: I64, y: I64, x: I64) -> I32:
+        """Return the rows of all voxels whose indices are among those of each axis, shape (n_z, n_y, n_x)."""
         _, by, bx = self.bricks_zyx
         half = self.edge // MINI_EDGE
         # A row number is a sum of three numbers, each of which depends on one axis alone.
         parts = []
-        for n, bricks, minis, inner in zip(
-            self.grid.shape_zyx, (by * bx, bx, 1), (half * half, half, 1), (4, 2, 1), strict=True
+        for index, bricks, minis, inner in zip(
+            (z, y, x), (by * bx, bx, 1), (half * half, half, 1), (4, 2, 1), strict=True
         ):
-            index = np.arange(n)
             mini = index % self.edge // MINI_EDGE * minis
             part = (
                 index // self.edge * bricks * self.brick_size + mini * MINI_SIZE + index % MINI_EDGE * inner
@@ -89,6 +93,17 @@ class BrickLayout:
         of_z, of_y, of_x = parts
         row: I32 = of_z[:, None, None] + of_y[:, None] + of_x
         return row
+
+    def voxels_zyx(self, rows: I32 | I64) -> I64:
+        """Return the voxel indices of ``rows``, shape (n, 3) as z, y, x; also right beyond the grid."""
+        _, by, bx = self.bricks_zyx
+        half = self.edge // MINI_EDGE
+        brick, inside = np.divmod(np.asarray(rows, dtype=np.int64), self.brick_size)
+        mini, inner = np.divmod(inside, MINI_SIZE)
+        z = brick // (by * bx) * self.edge + mini // (half * half) * MINI_EDGE + inner // 4
+        y = brick // bx % by * self.edge + mini // half % half * MINI_EDGE + inner // 2 % 2
+        x = brick % bx * self.edge + mini % half * MINI_EDGE + inner % 2
+        return np.stack([z, y, x], axis=1)
 
     def to_rows(self, volume: F32 | F64) -> F32:
         """Return a volume, shape ``grid.shape_zyx``, as float32 rows, shape (n_row,); empty rows are 0."""

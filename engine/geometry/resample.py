@@ -1,7 +1,7 @@
 """Volumes from one grid to another: conservative averages of coverage, trilinear dose."""
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, shift
 
 from engine.geometry.bricks import BrickLayout
 from engine.model.arrays import F32, F64, Bool
@@ -107,6 +107,25 @@ def interpolate_onto(volume: F32, source: Grid, target: Grid, valid: F32) -> F32
         numerator, denominator, out=np.zeros_like(numerator), where=denominator > 1e-3
     ).astype(np.float32)
     return result
+
+
+def moved_against(volume: F32 | F64, grid: Grid, shift_mm: tuple[float, float, float]) -> F64:
+    """Return what the voxels of a patient meet who is displaced against a volume that stays where it is.
+
+    At every voxel that is the value at its centre plus the displacement, trilinear, and 0 beyond the grid.
+
+    Parameters
+    ----------
+    volume
+        Values, shape ``grid.shape_zyx``.
+    grid
+        Grid of the volume and of the patient as planned.
+    shift_mm
+        Displacement of the patient, x, y, z.
+    """
+    voxels = [-mm / spacing for mm, spacing in zip(shift_mm, grid.spacing_mm_xyz, strict=True)]
+    moved: F64 = shift(volume, voxels[::-1], order=1, mode="grid-constant", prefilter=False)
+    return moved
 
 
 def sample_onto(volume: F32, index_from_patient: F64, target: Grid, outside: float) -> F32:

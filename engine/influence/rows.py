@@ -4,7 +4,7 @@ A `RowGroup` covers consecutive bricks for one scenario: their tiles of all beam
 a brick block by block, so that both products walk through memory once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ import numpy as np
 from engine._jit import kernel
 from engine._vector import load, load_counts, spread, store, total
 from engine.geometry.bricks import MINI_SIZE
-from engine.model.arrays import F32, F64, I32, I64, U16
+from engine.model.arrays import F32, F64, I32, I64, U16, Bool
 from engine.model.influence import Tile, TileColumn
 
 
@@ -222,6 +222,44 @@ def rows_of_tiles(
         np.concatenate(mini),
         np.concatenate(value),
     )
+
+
+def rows_within(
+    columns: Sequence[tuple[int, TileColumn]], bricks: I64, keep: Bool, brick_size: int
+) -> RowGroup:
+    """Cut some mini-blocks of some bricks out of tile columns.
+
+    The rows are numbered brick by brick, in the order of ``bricks``: the group's first brick is 0.
+
+    Parameters
+    ----------
+    columns
+        As for `rows_of_columns`.
+    bricks
+        The bricks, shape (n_brick,).
+    keep
+        Which mini-blocks of each are wanted, shape (n_brick, mini-blocks of a brick).
+    brick_size
+        Rows of one brick.
+    """
+    place_of = {int(brick): place for place, brick in enumerate(bricks)}
+
+    def chosen(column: TileColumn) -> Iterator[Tile]:
+        for tile in column.tiles():
+            place = place_of.get(tile.brick)
+            if place is not None:
+                yield _some_of(tile, place, keep[place])
+
+    return rows_of_tiles([(first, chosen(column)) for first, column in columns], 0, bricks.size, brick_size)
+
+
+def _some_of(tile: Tile, brick: int, keep: Bool) -> Tile:
+    """Return the wanted mini-blocks of a tile, as those of another brick."""
+    part = slice(int(tile.begin[0]), int(tile.begin[-1]))
+    wanted = keep[tile.mini[part]]
+    n_before = np.concatenate([[0], np.cumsum(wanted)])
+    begin = n_before[tile.begin - tile.begin[0]]
+    return Tile(brick, begin, tile.scale, tile.mini[part][wanted], tile.value[part][wanted])
 
 
 def rows_bytes(n_mini: int, n_segment: int) -> int:

@@ -23,3 +23,8 @@ class Scenario:
     shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     density_factor: float = 1.0
     probability: float = 1.0
+
+    @property
+    def is_setup_error(self) -> bool:
+        """Whether it is a displacement alone, of an unchanged patient."""
+        return any(self.shift_mm) and self.density_factor == 1.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.influence.rows import RowGroup
+from engine.influence.scenarios import OwnMatrices, ScenarioRows
 from engine.model.arrays import F32, F64, I32
 from engine.optimise.functions import DoseFunction
 from engine.optimise.robust import soft_extreme_dose, soft_extreme_dose_change
@@ -144,13 +145,13 @@ class GroupEvaluator:
     Parameters
     ----------
     scenarios
-        Rows of the group, one `RowGroup` a scenario; the first is the nominal one.
+        Rows of the group in all scenarios, or one `RowGroup` a scenario; the first is the nominal one.
     regions
         The regions' rows in this group.
     """
 
-    def __init__(self, scenarios: Sequence[RowGroup], regions: Sequence[RegionRows]) -> None:
-        self.scenarios = tuple(scenarios)
+    def __init__(self, scenarios: ScenarioRows | Sequence[RowGroup], regions: Sequence[RegionRows]) -> None:
+        self.scenarios = OwnMatrices(tuple(scenarios)) if isinstance(scenarios, Sequence) else scenarios
         self.regions = tuple(regions)
         self._dose_gy: list[list[F64]] = []
         """Doses of every question of the last `sums`, one a scenario."""
@@ -160,7 +161,7 @@ class GroupEvaluator:
     @property
     def n_bytes(self) -> int:
         """Bytes of the tiles."""
-        return sum(rows.n_bytes for rows in self.scenarios)
+        return self.scenarios.n_bytes
 
     def sums(self, questions: Sequence[Question]) -> list[F64]:
         """Form the doses and return the partial sums of all terms of every question.
@@ -170,7 +171,7 @@ class GroupEvaluator:
         list
             For every question an array, shape (n_sum, n_state).
         """
-        self._dose_gy = self._doses([(question.used, question.weight) for question in questions])
+        self._dose_gy = self.scenarios.doses([(question.used, question.weight) for question in questions])
         return [
             self._sums_of(question, dose_gy)
             for question, dose_gy in zip(questions, self._dose_gy, strict=True)
@@ -194,7 +195,7 @@ class GroupEvaluator:
         n = len(questions)
         weights = [question.weight for question in questions]
         used = [question.used for question in questions]
-        doses = self._doses(list(zip(used * 2, [*weights, *directions], strict=True)))
+        doses = self.scenarios.doses(list(zip(used * 2, [*weights, *directions], strict=True)))
         self._dose_gy, self._change_gy = doses[:n], doses[n:]
         return [
             np.stack([self._sums_of(question, dose_gy), self._sums_of(question, dose_gy, change_gy)])
@@ -244,37 +245,19 @@ class GroupEvaluator:
 
     def doses(self, weight: F64, used: int) -> F64:
         """Return the dose of every row in the first ``used`` scenarios, shape (used, n_row)."""
-        return np.stack([rows.dose(weight) for rows in self.scenarios[:used]])
+        (doses,) = self.scenarios.doses([(used, weight)])
+        return np.stack(doses)
 
     def adjoint(self, by_rows: F64, n_beamlet: int) -> F64:
         """Return what numbers on the rows, shape (used, n_row), come to for the beamlets, shape (n_beamlet,)."""
-        result = np.zeros((1, n_beamlet))
-        for rows, here in zip(self.scenarios, by_rows, strict=False):
-            rows.add_adjoint(here[None], result)
-        adjoint: F64 = result[0]
-        return adjoint
-
-    def _doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
-        """Return the doses of some weights, each in as many scenarios as it asks for."""
-        result: list[list[F64]] = [[] for _ in asked]
-        for scenario, rows in enumerate(self.scenarios):
-            wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
-            if wanted:
-                doses = rows.dose(np.stack([asked[number][1] for number in wanted]))
-                for number, dose_gy in zip(wanted, doses, strict=True):
-                    result[number].append(dose_gy)
+        result = np.zeros(n_beamlet)
+        self.scenarios.add_adjoints([dict(enumerate(by_rows))], [result])
         return result
 
     def _adjoint(self, questions: Sequence[Question], by_rows: Sequence[dict[int, F64]]) -> list[F64]:
         """Return for every question what its rows' numbers (by scenario) come to for the beamlets."""
         result = [np.zeros(question.weight.size, dtype=np.float64) for question in questions]
-        for scenario, rows in enumerate(self.scenarios):
-            steep = [n for n, of_rows in enumerate(by_rows) if scenario in of_rows]
-            if steep:
-                parts = np.zeros((len(steep), result[0].size))
-                rows.add_adjoint(np.stack([by_rows[n][scenario] for n in steep]), parts)
-                for number, part in zip(steep, parts, strict=True):
-                    result[number] += part
+        self.scenarios.add_adjoints(by_rows, result)
         return result
 
     def _states(self, question: Question) -> Iterator[tuple[Term, slice, RegionRows, int | None]]:
@@ -313,7 +296,7 @@ class GroupEvaluator:
 
     def _slopes_of(self, question: Question, dose_gy: Sequence[F64], slopes: F64) -> dict[int, F64]:
         """Return the derivative of the objective by the doses of the group's rows, by scenario; none where it is 0."""
-        result = _ByRows(self.scenarios)
+        result = _ByRows(self.scenarios.n_row)
         for term, place, region, state in self._states(question):
             slope = slopes[place, state or 0]
             if state is None:
@@ -337,7 +320,7 @@ class GroupEvaluator:
         changes: F64,
     ) -> dict[int, F64]:
         """Return the derivative of `_slopes_of` along a change of the doses."""
-        result = _ByRows(self.scenarios)
+        result = _ByRows(self.scenarios.n_row)
         for term, place, region, state in self._states(question):
             slope, change = slopes[place, state or 0], changes[place, state or 0]
             share, reference_gy = region.share, region.reference_gy
@@ -370,15 +353,13 @@ class GroupEvaluator:
 class _ByRows:
     """Numbers on the rows of a group, by scenario; none where nothing was added."""
 
-    def __init__(self, scenarios: Sequence[RowGroup]) -> None:
-        self._scenarios = scenarios
+    def __init__(self, n_row: int) -> None:
+        self._n_row = n_row
         self.of_scenario: dict[int, F64] = {}
 
     def add(self, scenario: int, region: RegionRows, by_voxel: F64) -> None:
         """Add numbers on the rows of a region."""
-        here = self.of_scenario.setdefault(
-            scenario, np.zeros(self._scenarios[scenario].n_row, dtype=np.float64)
-        )
+        here = self.of_scenario.setdefault(scenario, np.zeros(self._n_row, dtype=np.float64))
         here[region.row] += by_voxel
 
 

@@ -189,6 +189,13 @@ class OptimisationSpec(Spec):
         "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
         "(10 is the 90th percentile)",
     )
+    scenario_dose: Literal["recomputed", "shifted"] = Field(
+        "recomputed",
+        description="dose of setup scenarios while optimising. recomputed: with a matrix for each; shifted: the "
+        "nominal dose, shifted by the setup error (static dose cloud), which takes far less memory and time, and is "
+        "wrong near the skin and across lung. Density scenarios always have a matrix. The finished plan is always "
+        "recomputed in all scenarios, and the report says what shifting did",
+    )
     solver: SolverName = Field(
         "lbfgsb",
         description=(
@@ -240,9 +247,23 @@ class OptimisationSpec(Spec):
         return self
 
     @property
+    def shifted(self) -> bool:
+        """Whether the nominal dose is moved for setup scenarios, while optimising."""
+        return self.scenario_dose == "shifted"
+
+    @property
     def part(self) -> float | None:
         """The part of the probability that counts as worst."""
         return None if self.worst_percent is None else self.worst_percent / PERCENT
+
+    @field_validator("scenario_dose")
+    @classmethod
+    def _of_scenarios(cls, scenario_dose: str, info: ValidationInfo) -> str:
+        if scenario_dose == "shifted" and info.data.get("robust") == "nominal":
+            raise ValueError(
+                "'shifted' is for a robust form, which looks at scenarios; give robust, or leave it out"
+            )
+        return scenario_dose
 
     @field_validator("seed")
     @classmethod
@@ -374,6 +395,11 @@ class Study(Spec):
         if self.optimisation.robust != "nominal" and n_scenario < 2:
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
+            )
+        if self.optimisation.scenario_dose == "shifted" and self.scenarios.setup == "none":
+            raise ValueError(
+                "optimisation.scenario_dose = 'shifted' needs setup scenarios, whose dose it is; give scenarios.setup, "
+                "or leave it out"
             )
         if self.optimisation.robust == "percentile" and not self.scenarios.only_samples:
             raise ValueError(

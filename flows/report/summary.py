@@ -267,6 +267,39 @@ class LimitsSummary(ReportModel):
     diagnosis: tuple[str, ...] = ()
 
 
+class ShiftedScenario(ReportModel):
+    """A setup scenario with the nominal dose shifted, as the optimiser took it, and recomputed; pairs in this order.
+
+    ``objective`` is the weighted sum of all terms before the plan is normalised, all others are of the normalised plan,
+    in the target; ``largest_gy`` is the largest difference in any of its voxels.
+    """
+
+    scenario: str
+    objective: tuple[float, float]
+    d98_gy: tuple[float, float]
+    d2_gy: tuple[float, float]
+    mean_gy: tuple[float, float]
+    largest_gy: float
+
+
+class ShiftedMetric(ReportModel):
+    """A goal or hard constraint, in the scenario where shifting the dose changed it most: shifted, and recomputed."""
+
+    structure: str
+    metric: str
+    scenario: str
+    values: tuple[float, float]
+    unit: str
+
+
+class ShiftSummary(ReportModel):
+    """What shifting the nominal dose did in place of recomputing it, on the optimiser's grid; in words as ``text``."""
+
+    text: str
+    scenarios: tuple[ShiftedScenario, ...] = Field(min_length=1)
+    metrics: tuple[ShiftedMetric, ...] = ()
+
+
 class ConvergenceSummary(ReportModel):
     """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
 
@@ -319,6 +352,7 @@ class PlanSummary(ReportModel):
     indices: tuple[TargetIndices, ...]
     robustness: RobustnessSummary | None
     scenarios: tuple[ScenarioSummary, ...] = Field(min_length=1)
+    shifted: ShiftSummary | None = None
     grid_comparison: tuple[GridDifference, ...]
     convergence: ConvergenceSummary
     provenance: ProvenanceSummary

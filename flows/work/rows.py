@@ -4,17 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from engine.dose.engine import DoseEngine
 from engine.geometry.bricks import BrickLayout
-from engine.influence.rows import RowGroup, rows_of_columns, rows_of_tiles
-from engine.model.arrays import F32
+from engine.influence.halo import Halo, Stencil, halo_of, stencils_of
+from engine.influence.rows import RowGroup, rows_of_columns, rows_of_tiles, rows_within
+from engine.influence.scenarios import MovedDose, OwnMatrices, ScenarioRows
+from engine.model.arrays import F32, Bool
 from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import PatientPosition
 from engine.model.scenario import Scenario
 from engine.optimise.group import GroupEvaluator, regions_of_group
-from flows.work.matrix import BLOCKS_AT_ONCE, VIEW
+from flows.work.matrix import BLOCKS_AT_ONCE, VIEW, Shift
 from storage.influence import read_tiles
 from storage.places.address import Address
 from storage.store import Store
@@ -53,6 +56,30 @@ class StoredTiles:
         bricks = (groups[0][0], sum(groups[-1]) - groups[0][0])
         columns = [(begin, read_tiles(store, digest, bricks)) for begin, digest in self.blocks]
         return [rows_of_columns(columns, *group, layout.brick_size) for group in groups]
+
+    def rows_held(self, store: Store, layout: BrickLayout, halos: Sequence[Halo]) -> list[RowGroup]:
+        """Read what some groups hold of them."""
+        held = [halo.bricks for halo in halos if halo.bricks.size]
+        first = min((int(bricks[0]) for bricks in held), default=0)
+        last = max((int(bricks[-1]) for bricks in held), default=0)
+        columns = [
+            (begin, read_tiles(store, digest, (first, last - first + 1))) for begin, digest in self.blocks
+        ]
+        return [rows_within(columns, halo.bricks, halo.keep, layout.brick_size) for halo in halos]
+
+
+@dataclass(frozen=True)
+class MovedNominal:
+    """No tiles of its own: the dose of the nominal ones, the patient being displaced against it."""
+
+    nominal: StoredTiles
+    shift_mm: Shift
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Names of the nominal blocks, and the displacement."""
+        x, y, z = self.shift_mm
+        return (*self.nominal.digests, f"patient moved by {x!r}, {y!r}, {z!r} mm")
 
 
 @dataclass(frozen=True)
@@ -117,7 +144,7 @@ class StoredGroups:
     bricks
         The bricks of every group.
     scenarios
-        Where each scenario's tiles come from.
+        Where each scenario's tiles come from, the nominal one's first.
     regions
         Digest of the regions' relative volumes.
     """
@@ -125,7 +152,7 @@ class StoredGroups:
     store: Address
     layout: BrickLayout
     bricks: tuple[Bricks, ...]
-    scenarios: tuple[TileSource, ...]
+    scenarios: tuple[TileSource | MovedNominal, ...]
     regions: str
 
     def __call__(self, groups: Sequence[int]) -> list[GroupEvaluator]:
@@ -135,10 +162,45 @@ class StoredGroups:
         bricks = [self.bricks[group] for group in groups]
         arrays, _ = store.read_arrays(REGIONS, self.regions)
         shares, references_gy = _shares_and_references(arrays)
-        rows_by_scenario = [source.rows(store, self.layout, bricks) for source in self.scenarios]
+        moved = [source for source in self.scenarios if isinstance(source, MovedNominal)]
+        rows: Sequence[ScenarioRows] = (
+            self._moved(store, bricks, rows_in_regions(arrays), moved) if moved else self._own(store, bricks)
+        )
         return [
-            GroupEvaluator(list(rows), regions_of_group(shares, first * size, n * size, references_gy))
-            for rows, (first, n) in zip(zip(*rows_by_scenario, strict=True), bricks, strict=True)
+            GroupEvaluator(of_group, regions_of_group(shares, first * size, n * size, references_gy))
+            for of_group, (first, n) in zip(rows, bricks, strict=True)
+        ]
+
+    def _own(self, store: Store, bricks: Sequence[Bricks]) -> list[OwnMatrices]:
+        """Return rows with a matrix for every scenario."""
+        sources = [source for source in self.scenarios if not isinstance(source, MovedNominal)]
+        by_scenario = [source.rows(store, self.layout, bricks) for source in sources]
+        return [OwnMatrices(matrices) for matrices in zip(*by_scenario, strict=True)]
+
+    def _moved(
+        self, store: Store, bricks: Sequence[Bricks], wanted: Bool, moved: Sequence[MovedNominal]
+    ) -> list[MovedDose]:
+        """Return rows with the nominal matrix on and around them, and matrices of scenarios that are no mere shift."""
+        layout, size = self.layout, self.layout.brick_size
+        at_rest, *displaced = stencils_of(layout, [source.shift_mm for source in moved])
+        halos = []
+        for first, n in bricks:
+            row = np.flatnonzero(wanted[first * size : (first + n) * size])
+            halos.append(halo_of(layout, first * size, row, [at_rest, *displaced]))
+        held = moved[0].nominal.rows_held(store, layout, halos)
+        ways: list[list[Stencil | RowGroup]] = [[at_rest] for _ in bricks]
+        stencils = iter(displaced)
+        for source in self.scenarios[1:]:
+            of_groups: Sequence[Stencil | RowGroup] = (
+                [next(stencils)] * len(bricks)
+                if isinstance(source, MovedNominal)
+                else source.rows(store, layout, bricks)
+            )
+            for of_group, way in zip(of_groups, ways, strict=True):
+                way.append(of_group)
+        return [
+            MovedDose(n * size, nominal, halo, tuple(way))
+            for (_, n), nominal, halo, way in zip(bricks, held, halos, ways, strict=True)
         ]
 
 
@@ -150,3 +212,10 @@ def _shares_and_references(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list
         if name.startswith("reference_")
     }
     return [arrays[f"share_{number}"] for number in range(len(arrays) - len(references_gy))], references_gy
+
+
+def rows_in_regions(arrays: Mapping[str, npt.NDArray[Any]]) -> Bool:
+    """Return which rows are in any of some stored regions, shape (n_row,)."""
+    shares, _ = _shares_and_references(arrays)
+    wanted: Bool = np.any([share > 0.0 for share in shares], axis=0)
+    return wanted

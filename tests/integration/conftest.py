@@ -1,10 +1,12 @@
 """A small problem whose tiles are in a store, for workers to load."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine.geometry.bricks import BrickLayout
 from engine.model.grid import Grid
-from flows.work.rows import REGIONS, StoredGroups, StoredTiles
+from flows.work.rows import REGIONS, MovedNominal, StoredGroups, StoredTiles
 from storage.influence import write_tiles
 from storage.store import Store
 from tests.dense_tiles import small_problem
@@ -31,3 +33,10 @@ def groups(small, tmp_path_factory):
     layout = BrickLayout(Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (EDGE, EDGE, EDGE * N_BRICK)), EDGE)
     assert (layout.n_brick, layout.brick_size) == (N_BRICK, small.brick_size)
     return StoredGroups(store.folder, layout, small.bricks, tuple(scenarios), "ab" * 16)
+
+
+@pytest.fixture(scope="module")
+def moved_groups(groups):
+    """Return the loader of the same problem with the second scenario's dose moved; the third keeps its own matrix."""
+    nominal, _, other = groups.scenarios
+    return replace(groups, scenarios=(nominal, MovedNominal(nominal, (-7.0, 1.0, 2.5)), other))

@@ -138,4 +138,4 @@ def test_the_changes_of_the_sums_are_their_derivatives(problem):
 
 def test_the_bytes_are_those_of_all_scenarios(problem):
     group = whole(problem)
-    assert group.n_bytes == sum(rows.n_bytes for rows in group.scenarios) > 0
+    assert group.n_bytes == sum(rows.n_bytes for rows in group.scenarios.matrices) > 0

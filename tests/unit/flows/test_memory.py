@@ -5,7 +5,9 @@ import pytest
 
 from engine.dose.engine import Patient
 from engine.geometry.resample import touched_rows
-from engine.influence.rows import owners, rows_of_columns, share_out
+from engine.influence.halo import halo_of, stencils_of
+from engine.influence.rows import owners, rows_of_columns, rows_within, share_out
+from engine.model.scenario import Scenario
 from engine.spec.study import load_study
 from flows import stages
 from flows.cases import case_of_study
@@ -43,20 +45,43 @@ def planned(tmp_path_factory):
     groups = [
         rows_of_columns(columns, *group, layout.brick_size).n_bytes for group in share_out(work, N_GROUP)
     ]
-    return reference, placement, stages.vary(study), np.array(groups)
+    shifts_mm = [scenario.shift_mm for scenario in stages.vary(study)[1:]]
+    stencils, size, moved = stencils_of(layout, shifts_mm), layout.brick_size, []
+    for first, n in share_out(work, N_GROUP):
+        halo = halo_of(
+            layout, first * size, np.flatnonzero(active[first * size : (first + n) * size]), stencils
+        )
+        moved.append(rows_within(columns, halo.bricks, halo.keep, size).n_bytes + halo.n_bytes)
+    return reference, placement, stages.vary(study), np.array(groups), np.array(moved)
 
 
 @pytest.mark.parametrize("n_worker", [1, 2, 3, 4, 6, 8, 16])
 def test_no_worker_holds_more_rows_than_projected_nor_much_less(planned, n_worker):
-    reference, placement, scenarios, groups = planned
+    reference, placement, scenarios, groups, _ = planned
     need = project_memory(reference, placement, scenarios, 1, n_worker, 1)
     held = np.bincount(owners(groups, n_worker), groups, minlength=n_worker).max() * len(scenarios)
     assert held <= need.rows <= 1.3 * held
     assert groups.max() * len(scenarios) <= need.rows_of_group
 
 
+@pytest.mark.parametrize("n_worker", [1, 2, 4, 16])
+def test_shifted_doses_need_the_nominal_rows_and_those_around_each_group(planned, n_worker):
+    reference, placement, scenarios, groups, moved = planned
+    need = project_memory(reference, placement, scenarios, 1, n_worker, 1, shifted=True)
+    held = np.bincount(owners(moved, n_worker), moved, minlength=n_worker).max()
+    assert held <= need.rows <= 1.3 * held
+    assert moved.max() <= need.rows_of_group
+    recomputed = project_memory(reference, placement, scenarios, 1, n_worker, 1)
+    assert need.rows < recomputed.rows
+    # A density scenario has its own matrix beside it.
+    denser = [*scenarios, Scenario("denser", density_factor=1.03)]
+    more = project_memory(reference, placement, denser, 1, n_worker, 1, shifted=True)
+    own = np.bincount(owners(groups, n_worker), groups, minlength=n_worker).max()
+    assert more.rows >= 0.9 * (held + own)
+
+
 def test_more_threads_and_more_questions_need_more(planned):
-    reference, placement, scenarios, _ = planned
+    reference, placement, scenarios, _, _ = planned
     one = project_memory(reference, placement, scenarios, 1, 2, 1)
     threads = project_memory(reference, placement, scenarios, 1, 2, 4)
     assert threads.loading > one.loading or threads.loading == one.loading >= one.rows_of_group

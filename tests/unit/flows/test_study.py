@@ -109,6 +109,16 @@ BROKEN = {
     "two equal beams": ("[0, 90, 200]", "[0, 90, 90]", "same angles"),
     "no beams": ("[0, 90, 200]", "[]", "beams.gantry_deg"),
     "too few couch angles": ("beamlet_mm", "couch_deg = [0, 10]\nbeamlet_mm", "2 angles for 3 beams"),
+    "shifted doses without setup errors": (
+        'setup = "axes"\nshift_mm = 4.0\n\n[optimisation]',
+        'density_factors = [0.97, 1.03]\n\n[optimisation]\nscenario_dose = "shifted"',
+        "'shifted' needs setup scenarios",
+    ),
+    "shifted doses of a plan that looks at none": (
+        'robust = "composite_worst_case"',
+        'robust = "nominal"\nscenario_dose = "shifted"',
+        "optimisation.scenario_dose: 'shifted' is for a robust form",
+    ),
     "a robust plan without scenarios": (
         '[scenarios]\nsetup = "axes"\nshift_mm = 4.0',
         "",
