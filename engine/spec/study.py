@@ -11,6 +11,7 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.augmented import SOLVERS_WITHIN_LIMITS, why_not_within_limits
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
+from engine.optimise.generation import why_no_generation
 from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.optimise.solvers import SolverName
 from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
@@ -189,6 +190,11 @@ class OptimisationSpec(Spec):
         "most as if an event of this probability were certain; never below cvar. percentile: what this part exceeds "
         "(10 is the 90th percentile)",
     )
+    scenario_generation: bool = Field(
+        False,
+        description="for worst cases (composite, objective-wise, cvar, soft): keep the matrices of those scenarios in "
+        "memory alone that matter, found in rounds by looking at the plan in all others; ends with bounds for all",
+    )
     solver: SolverName = Field(
         "lbfgsb",
         description=(
@@ -229,6 +235,15 @@ class OptimisationSpec(Spec):
         if worst_percent == 100.0 and robust == "percentile":
             raise ValueError("100 % exceed no percentile; give less, such as 10 for the 90th percentile")
         return worst_percent
+
+    @field_validator("scenario_generation")
+    @classmethod
+    def _of_worst_cases(cls, wanted: bool, info: ValidationInfo) -> bool:
+        robust = info.data.get("robust")  # absent if it is itself a mistake
+        why_not = why_no_generation(robust) if wanted and robust is not None else ""
+        if why_not:
+            raise ValueError(why_not)
+        return wanted
 
     @model_validator(mode="after")
     def _part_is_given(self) -> Self:

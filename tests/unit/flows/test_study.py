@@ -95,6 +95,11 @@ BROKEN = {
         '"percentile"\nworst_percent = 10.0',
         "have no percentiles; use 'cvar'",
     ),
+    "scenario generation for a mean": (
+        '"composite_worst_case"',
+        '"expected"\nscenario_generation = true',
+        "optimisation.scenario_generation: robust = 'expected' cannot do with fewer scenarios",
+    ),
     "an unknown solver": ("max_evaluations = 60", 'solver = "simplex"', "optimisation.solver"),
     "a seed of a solver without random moves": (
         "max_evaluations = 60",

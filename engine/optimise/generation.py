@@ -1,0 +1,536 @@
+r"""Scenario generation: solve over a few scenarios, look at the plan in all others, and add those that matter.
+
+For the worst cases, the robust objective over a subset W of the scenarios is never above that over all of them:
+
+* a maximum over fewer scenarios is no higher (composite and objective-wise worst case);
+* ``cvar`` and ``soft_worst_case`` are the highest mean under some set of probabilities q. Those q that are 0 outside of
+  W are fewer; with the probabilities of W scaled to 1, :math:`p'_s = p_s / p(W)`, they are exactly those of the same form
+  with the part :math:`\alpha' = \alpha / p(W)`, because :math:`q_s \le p_s/\alpha = p'_s/\alpha'` and
+  :math:`\sum q \ln(q/p) = \sum q \ln(q/p') - \ln p(W)`. There is one as long as :math:`p(W) \ge \alpha`.
+
+So whatever lower bound is certified for a problem over W holds for all scenarios (limits that hold in fewer scenarios
+leave more plans, so it does with them, too), and the plan's own objective over all scenarios is an upper bound. The loop
+ends with both. See docs/methods/optimisation.md.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from engine.errors import OptimisationError
+from engine.model.arrays import F64
+from engine.optimise.bound import Certificate, certificate_of
+from engine.optimise.constraints import TOLERANCE_GY, Constraint, excesses_gy
+from engine.optimise.group import GroupEvaluator, Question, Term
+from engine.optimise.limits import LimitsOutcome
+from engine.optimise.robust import Form, n_smoothing_stage, over_scenarios
+from engine.optimise.solvers import SolveResult, SolverOptions
+
+GENERATED_FORMS: tuple[Form, ...] = (
+    "composite_worst_case",
+    "objective_worst_case",
+    "cvar",
+    "soft_worst_case",
+)
+"""Forms whose value over fewer scenarios is a lower bound of that over all."""
+_WHY_NOT: dict[Form, str] = {
+    "nominal": "it has one scenario alone",
+    "expected": "every scenario counts in an expected value, so none can be left out",
+    "voxel_worst_case": "every voxel has a worst scenario of its own, so hardly one can be left out",
+    "percentile": "it is not convex, so fewer scenarios give no bound",
+}
+LOOSE_EVALUATIONS = 40
+"""Evaluations of a round that only looks for the scenarios that matter."""
+_MOST_ADDED = 3
+_ENOUGH_SHARE = 0.1
+"""Added with the scenario that matters most are those that have this part of its share, at least."""
+_SHARE_SMOOTHING = 0.01
+"""Shares are those of the objective smoothed by so much of it, which is what the solver's last stage sees."""
+_MISSING_OF_GAP = 0.1
+"""Scenarios that are left out matter while they make more than this part of the gap that is good enough."""
+
+
+class Solved(Protocol):
+    """A solve over some scenarios."""
+
+    @property
+    def result(self) -> SolveResult:
+        """The plan."""
+        ...
+
+    @property
+    def certificate(self) -> Certificate:
+        """How far it is from the best one for these scenarios."""
+        ...
+
+    @property
+    def limits(self) -> LimitsOutcome | None:
+        """What became of the limits in these scenarios."""
+        ...
+
+
+S = TypeVar("S", bound=Solved)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The problem over all scenarios.
+
+    Parameters
+    ----------
+    form, part
+        Robust form, and the part of the probability that counts as worst, for the forms that have one.
+    terms, constraints
+        Objectives and limits.
+    probability
+        Of every scenario, the nominal one first, shape (n_scenario,).
+    """
+
+    form: Form
+    part: float | None
+    terms: tuple[Term, ...]
+    constraints: tuple[Constraint, ...]
+    probability: F64
+
+
+@dataclass(frozen=True)
+class Subproblem:
+    """The problem over some scenarios.
+
+    Parameters
+    ----------
+    held
+        Numbers of the scenarios, ascending; the nominal one, 0, is always among them.
+    form, part
+        Robust form over these, and its part.
+    probability
+        Of these, shape (n_held,); sums to 1.
+    stages
+        Numbers of the stages of smoothing.
+    options
+        How long and how exactly.
+    """
+
+    held: tuple[int, ...]
+    form: Form
+    part: float | None
+    probability: F64
+    stages: tuple[int, ...]
+    options: SolverOptions
+
+
+class Solver(Protocol[S]):
+    """Solves over some scenarios, from the plan of the round before."""
+
+    def __call__(self, number: int, asked: Subproblem, start_from: S | None) -> S:
+        """Return the solve of a round, counted from 1."""
+        ...
+
+
+class Viewer(Protocol):
+    """Looks at a plan in scenarios that are not held."""
+
+    def __call__(self, number: int, weight: F64, scenarios: tuple[int, ...]) -> F64:
+        """Return the values of all terms and, after them, constraints, shape (n_asked, n); see `scenario_values`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round, told.
+
+    Parameters
+    ----------
+    held, added
+        Numbers of the scenarios it was solved over, and of those among them that the round before had not.
+    loose
+        Whether it was to find scenarios alone.
+    n_evaluation
+        Evaluations and products, those for the bound included.
+    value_held
+        Objective of its plan over the scenarios that were held, or None where these alone make none.
+    value
+        Objective of its plan over all scenarios.
+    worst
+        Number of the scenario that has the largest share in it.
+    lower_bound
+        What no plan can be below over all scenarios, as far as is proven by now.
+    """
+
+    held: tuple[int, ...]
+    added: tuple[int, ...]
+    loose: bool
+    n_evaluation: int
+    value_held: float | None
+    value: float
+    worst: int
+    lower_bound: float | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How scenarios were generated: the rounds, how many scenarios there are, and why it ended, in words."""
+
+    rounds: tuple[Round, ...]
+    n_scenario: int
+    reason: str
+
+    @property
+    def built(self) -> tuple[int, ...]:
+        """Numbers of all scenarios whose matrix was built, ascending."""
+        return tuple(sorted({number for told in self.rounds for number in told.held}))
+
+
+@dataclass(frozen=True)
+class Generated(Generic[S]):
+    """The best plan that was found, judged over all scenarios.
+
+    Parameters
+    ----------
+    solved
+        The solve that it comes from.
+    result, certificate, limits
+        The same as of a solve over all scenarios; the history is that of all rounds.
+    generation
+        How it was found.
+    """
+
+    solved: S
+    result: SolveResult
+    certificate: Certificate
+    limits: LimitsOutcome | None
+    generation: Generation
+
+
+def why_no_generation(form: Form) -> str:
+    """Return in words why scenarios of a form cannot be generated; nothing if they can."""
+    if form in GENERATED_FORMS:
+        return ""
+    return (
+        f"robust = '{form}' cannot do with fewer scenarios: {_WHY_NOT[form]}; use one of "
+        f"{', '.join(map(repr, GENERATED_FORMS))}, or leave scenario_generation out"
+    )
+
+
+def scenario_sums(groups: Iterable[GroupEvaluator], asked: tuple[Term, ...], weight: F64) -> F64:
+    """Return the sums of some terms in one scenario, to the last bit those of a problem that holds it.
+
+    Parameters
+    ----------
+    groups
+        All groups in their order, with the rows of this scenario alone. Each can be let go of when the next one comes.
+    asked
+        The terms of all objectives and constraints.
+    weight
+        Weights of all beamlets, shape (n_beamlet,).
+
+    Returns
+    -------
+    array
+        Shape (n_sum,).
+    """
+    question = Question(weight, asked, 1)
+    total: F64 | None = None
+    for group in groups:
+        (part,) = group.sums([question])
+        total = part if total is None else total + part
+    if total is None:
+        raise OptimisationError("no beamlet reaches any voxel (there are no rows); check beams and cut-offs")
+    return total[:, 0]
+
+
+def scenario_values(asked: tuple[Term, ...], sums: F64) -> F64:
+    """Return the value of every term in one scenario from its sums, shape (n_asked,)."""
+    places = Question(np.zeros(0), asked, 1).places
+    return np.array([term.function.value(sums[place]) for term, place in zip(asked, places, strict=True)])
+
+
+def asked_terms(terms: Sequence[Term], constraints: Sequence[Constraint]) -> tuple[Term, ...]:
+    """Return what is asked of every scenario: the terms of all objectives and, after them, of all constraints."""
+    return (*terms, *(constraint.term for constraint in constraints))
+
+
+def over_subset(whole: Whole, held: Sequence[int]) -> tuple[Form, float | None, F64] | None:
+    """Return form, part and probabilities of a problem over some scenarios that is nowhere above that over all.
+
+    None where there is none: these scenarios have too little probability.
+    """
+    p = whole.probability[list(held)]
+    total = float(p.sum())
+    if total <= 0.0 or (whole.part is not None and total < whole.part * (1.0 - 1e-12)):
+        return None
+    part = None if whole.part is None else min(whole.part / total, 1.0)
+    return whole.form, part, p / total
+
+
+def generate(
+    whole: Whole,
+    options: SolverOptions,
+    solve_over: Solver[S],
+    view: Viewer,
+    tell: Callable[[int, Round], None] = lambda number, told: None,
+) -> Generated[S]:
+    """Solve over all scenarios, with the matrices of as few as are needed.
+
+    The first round is nominal. Rounds are loose until no scenario that is left out makes the plan worse by more than
+    the gap that is good enough, and then as exact as a solve over all scenarios. The loop ends when the certified gap is
+    good enough, or nothing that is left out matters.
+
+    Parameters
+    ----------
+    whole
+        The problem.
+    options
+        Those of a solve over all scenarios.
+    solve_over
+        Solves over some scenarios.
+    view
+        Looks at a plan in others.
+    tell
+        Is told of every round, and its number.
+
+    Raises
+    ------
+    OptimisationError
+        If the form does not allow it.
+    """
+    why_not = why_no_generation(whole.form)
+    if why_not:
+        raise OptimisationError(why_not)
+    # Rounds within limits find their multipliers anew, and cannot tell loosely what cannot be met.
+    exact = bool(whole.constraints)
+    held: tuple[int, ...] = (0,)
+    before: tuple[int, ...] = ()
+    looks: list[_Look[S]] = []
+    rounds: list[Round] = []
+    while True:
+        asked = _subproblem(whole, held, len(rounds), exact, options)
+        solved = solve_over(len(rounds) + 1, asked, looks[-1].solved if looks else None)
+        looks.append(_look_at(whole, held, solved, view, len(rounds) + 1))
+        best, lower = _best_of(looks)
+        missing = looks[-1].missing
+        rounds.append(_told(looks[-1], tuple(set(held) - set(before)), not exact, lower))
+        tell(len(rounds), rounds[-1])
+        gap = None if lower is None else (best.value - lower) / best.value if best.value > lower else 0.0
+        if exact and not best.exceeded_gy and gap is not None and gap <= options.gap:
+            reason = f"the certified gap is within {100.0 * options.gap:g} %"
+            break
+        share = _MISSING_OF_GAP if exact else 1.0
+        matters = looks[-1].exceeds_outside or missing > share * options.gap * looks[-1].value
+        more = _scenarios_to_add(whole, looks[-1]) if matters else ()
+        if not more and exact:
+            reason = (
+                "all scenarios were held"
+                if len(held) == whole.probability.size
+                else "no scenario that was left out makes the plan worse by more than "
+                f"{100.0 * _MISSING_OF_GAP * options.gap:g} %"
+            )
+            break
+        before, held = held, tuple(sorted({*held, *more}))
+        exact = exact or not more
+    return _generated(whole, looks, rounds, reason)
+
+
+@dataclass(frozen=True)
+class _Look(Generic[S]):
+    """A round's plan, looked at in all scenarios.
+
+    Parameters
+    ----------
+    held, solved
+        The scenarios of the round, and its solve.
+    values, limited
+        Value of every term and of every constraint's function, shape (n_term or n_constraint, n_scenario).
+    value_held, value
+        Objective over the scenarios that are held (None where these alone make none), and over all.
+    share
+        Of every scenario in the smoothed objective over all, shape (n_scenario,).
+    excess_gy
+        By how much the limits that the plan was made with are exceeded, shape (n_constraint, n_scenario).
+    """
+
+    held: tuple[int, ...]
+    solved: S
+    values: F64
+    limited: F64
+    value_held: float | None
+    value: float
+    share: F64
+    excess_gy: F64
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Limits that the plan was made with."""
+        return () if self.solved.limits is None else self.solved.limits.limits
+
+    @property
+    def exceeded_gy(self) -> float:
+        """By how much they are exceeded beyond the tolerance."""
+        return max(0.0, float(self.excess_gy.max(initial=-np.inf)) - TOLERANCE_GY)
+
+    @property
+    def exceeds_outside(self) -> bool:
+        """Whether they are exceeded in a scenario that is not held."""
+        outside = np.delete(self.excess_gy, self.held, axis=1)
+        return float(outside.max(initial=-np.inf)) > TOLERANCE_GY
+
+    @property
+    def lower_bound(self) -> float | None:
+        """Lower bound for all scenarios that its certificate proves."""
+        return None if self.value_held is None else self.solved.certificate.lower_bound
+
+    @property
+    def missing(self) -> float:
+        """What the scenarios that are not held add to the objective."""
+        return np.inf if self.value_held is None else self.value - self.value_held
+
+
+def _subproblem(
+    whole: Whole, held: tuple[int, ...], n_before: int, exact: bool, options: SolverOptions
+) -> Subproblem:
+    n_stage = n_smoothing_stage(whole.form)
+    stages: tuple[int, ...]
+    if len(held) == 1:
+        form: Form = "nominal"
+        part, probability, stages = None, np.ones(1), (0,)
+    else:
+        over = over_subset(whole, held)
+        assert over is not None  # scenarios are added until there is one
+        form, part, probability = over
+        # Later rounds begin near the solution, and stronger smoothing would lead away from it.
+        stages = (n_stage - 1,) if exact and not whole.constraints else (min(n_before - 1, n_stage - 1),)
+        if whole.constraints:
+            stages = tuple(range(n_stage))
+    if not exact:
+        options = replace(
+            options,
+            max_evaluations=min(LOOSE_EVALUATIONS, options.max_evaluations),
+            tolerance=100.0 * options.tolerance,
+            max_bound_evaluations=0,
+        )
+    return Subproblem(held, form, part, probability, stages, options)
+
+
+def _look_at(whole: Whole, held: tuple[int, ...], solved: S, view: Viewer, number: int) -> _Look[S]:
+    """Look at a round's plan in all scenarios."""
+    n_scenario, n_term = whole.probability.size, len(whole.terms)
+    result = solved.result
+    values = np.zeros((n_term + len(whole.constraints), n_scenario))
+    values[:n_term, held] = result.term_values
+    if whole.constraints:
+        values[n_term:, held] = result.limited
+    others = tuple(s for s in range(n_scenario) if s not in held and whole.probability[s] > 0.0)
+    if others:
+        values[:, others] = view(number, result.weight, others)
+    for row, term in zip(values, asked_terms(whole.terms, whole.constraints), strict=True):
+        if not term.robust:
+            row[1:] = row[0]
+    values, limited = values[:n_term], values[n_term:]
+    weighted = values * np.array([term.weight for term in whole.terms])[:, None]
+    judged = over_scenarios(whole.form, weighted, whole.probability, whole.part, 0.0)
+    smoothed = over_scenarios(
+        whole.form, weighted, whole.probability, whole.part, _SHARE_SMOOTHING * judged.value
+    )
+    over, value_held = over_subset(whole, held), None
+    if over is not None:
+        form, part, probability = over
+        value_held = over_scenarios(form, weighted[:, list(held)], probability, part, 0.0).value
+    constraints = whole.constraints
+    if solved.limits is not None:
+        constraints = tuple(
+            replace(constraint, limit=limit)
+            for constraint, limit in zip(constraints, solved.limits.limits, strict=True)
+        )
+    return _Look(
+        held,
+        solved,
+        values,
+        limited,
+        value_held,
+        judged.value,
+        (smoothed.derivative * weighted).sum(axis=0),
+        excesses_gy(constraints, whole.probability, limited),
+    )
+
+
+def _best_of(looks: Sequence[_Look[S]]) -> tuple[_Look[S], float | None]:
+    """Return the best plan within the limits that the last one was made with, and the highest lower bound for them."""
+    of_limits = [look for look in looks if look.limits == looks[-1].limits]
+    best = min(of_limits, key=lambda look: (look.exceeded_gy, look.value))
+    bounds = [look.lower_bound for look in of_limits if look.lower_bound is not None]
+    return best, max(bounds, default=None)
+
+
+def _scenarios_to_add(whole: Whole, look: _Look[S]) -> tuple[int, ...]:
+    """Return the scenarios that matter most: in which limits are exceeded first, and then by their share."""
+    outside = [s for s in range(whole.probability.size) if s not in look.held and whole.probability[s] > 0.0]
+    if not outside:
+        return ()
+    worst_gy = look.excess_gy.max(axis=0, initial=-np.inf)
+    exceeded = sorted((s for s in outside if worst_gy[s] > TOLERANCE_GY), key=lambda s: (-worst_gy[s], s))
+    by_share = sorted((s for s in outside if s not in exceeded), key=lambda s: (-look.share[s], s))
+    least = _ENOUGH_SHARE * max(look.share[s] for s in outside)
+    added = [*exceeded, *(s for s in by_share if look.share[s] >= least and look.share[s] > 0.0)][:_MOST_ADDED]
+    left = [s for s in (*exceeded, *by_share) if s not in added]
+    while left and (not added or over_subset(whole, (*look.held, *added)) is None):
+        added.append(left.pop(0))
+    return tuple(added)
+
+
+def _told(look: _Look[S], added: tuple[int, ...], loose: bool, lower: float | None) -> Round:
+    solved = look.solved
+    n_evaluation = (
+        solved.result.history.size + solved.result.n_product + solved.certificate.n_evaluation
+    )
+    return Round(
+        look.held,
+        tuple(sorted(added)),
+        loose,
+        n_evaluation,
+        look.value_held,
+        look.value,
+        int(look.share.argmax()),
+        lower,
+    )
+
+
+def _generated(
+    whole: Whole, looks: Sequence[_Look[S]], rounds: Sequence[Round], reason: str
+) -> Generated[S]:
+    best, lower = _best_of(looks)
+    results = [look.solved.result for look in looks]
+    begins = np.cumsum([0, *(result.history.size for result in results)])
+    result = replace(
+        best.solved.result,
+        value=best.value,
+        history=np.concatenate([result.history for result in results]),
+        stage_begin=tuple(
+            int(begin) + stage
+            for begin, of_round in zip(begins, results, strict=False)
+            for stage in of_round.stage_begin
+        ),
+        term_values=best.values,
+        n_product=sum(of_round.n_product for of_round in results),
+        limited=best.limited if whole.constraints else best.solved.result.limited,
+    )
+    n_evaluation = sum(look.solved.certificate.n_evaluation for look in looks)
+    unproven = best.solved.certificate
+    if lower is None:
+        certificate = replace(unproven, value=best.value, n_evaluation=n_evaluation)
+    else:
+        exceeded_gy = max(0.0, float(best.excess_gy.max(initial=-np.inf)))
+        certificate = certificate_of(
+            best.value, lower, n_evaluation, exceeded_gy if whole.constraints else None
+        )
+    limits = best.solved.limits
+    if limits is not None:
+        own_gy = excesses_gy(whole.constraints, whole.probability, best.limited)
+        limits = replace(
+            limits,
+            excess_gy=tuple(float(excess) for excess in own_gy.max(axis=1)),
+            worst_state=tuple(int(state) for state in own_gy.argmax(axis=1)),
+        )
+    told = Generation(tuple(rounds), whole.probability.size, reason)
+    return Generated(best.solved, result, certificate, limits, told)
