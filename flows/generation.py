@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.model.arrays import F64
 from engine.model.scenario import Scenario
-from engine.optimise.generation import Round, Subproblem, Whole, asked_terms, generate, scenario_values
+from engine.optimise.generation import Round, Subproblem, generate
+from engine.optimise.subsets import Whole, asked_terms, scenario_values
 from engine.spec.study import Study
 from engine.units import PERCENT
 from flows.references import Influence, Placement, Solve

@@ -52,8 +52,8 @@ def fit_memory(
     if some and fitting.rows < need.rows and fitting.room is not None:
         n_fit = len(scenarios) * fitting.room.alone // need.rows
         text += (
-            f"; that is enough for the tiles of {n_fit} of {len(scenarios)} scenarios, and if more are needed, some are "
-            "loaded from the store in every evaluation"
+            f"; that is enough for the tiles of {n_fit} of {len(scenarios)} scenarios, and if more are needed, some "
+            "are loaded from the store in every evaluation"
         )
     elif fitting.rows < need.rows:
         text += (

@@ -170,7 +170,9 @@ def find_weights(
     worst, for the forms that have one; ``stages`` are the stages of smoothing, all if absent.
     """
     started_at = start_from.digest if start_from else "uniform"
-    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at, part, stages)
+    digest = solve_digest(
+        prepared, terms, form, scenarios, options, prescription_gy, started_at, part, stages
+    )
     n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:

@@ -1,19 +1,10 @@
-r"""Scenario generation: solve over a few scenarios, look at the plan in all others, and add those that matter.
+"""Scenario generation: solve over a few scenarios, look at the plan in all others, and add those that matter.
 
-For the worst cases, the robust objective over a subset W of the scenarios is never above that over all of them:
-
-* a maximum over fewer scenarios is no higher (composite and objective-wise worst case);
-* ``cvar`` and ``soft_worst_case`` are the highest mean under some set of probabilities q. Those q that are 0 outside of
-  W are fewer; with the probabilities of W scaled to 1, :math:`p'_s = p_s / p(W)`, they are exactly those of the same form
-  with the part :math:`\alpha' = \alpha / p(W)`, because :math:`q_s \le p_s/\alpha = p'_s/\alpha'` and
-  :math:`\sum q \ln(q/p) = \sum q \ln(q/p') - \ln p(W)`. There is one as long as :math:`p(W) \ge \alpha`.
-
-So whatever lower bound is certified for a problem over W holds for all scenarios (limits that hold in fewer scenarios
-leave more plans, so it does with them, too), and the plan's own objective over all scenarios is an upper bound. The loop
-ends with both. See docs/methods/optimisation.md.
+What is proven for a problem over few scenarios is a lower bound for all (`engine.optimise.subsets`), and the plan's own
+objective over all scenarios is an upper one. The loop ends with both. See docs/methods/optimisation.md.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -22,25 +13,12 @@ import numpy as np
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.bound import Certificate, certificate_of
-from engine.optimise.constraints import TOLERANCE_GY, Constraint, excesses_gy
-from engine.optimise.group import GroupEvaluator, Question, Term
+from engine.optimise.constraints import TOLERANCE_GY, excesses_gy
 from engine.optimise.limits import LimitsOutcome
 from engine.optimise.robust import Form, n_smoothing_stage, over_scenarios
 from engine.optimise.solvers import SolveResult, SolverOptions
+from engine.optimise.subsets import Whole, asked_terms, over_subset, why_no_generation
 
-GENERATED_FORMS: tuple[Form, ...] = (
-    "composite_worst_case",
-    "objective_worst_case",
-    "cvar",
-    "soft_worst_case",
-)
-"""Forms whose value over fewer scenarios is a lower bound of that over all."""
-_WHY_NOT: dict[Form, str] = {
-    "nominal": "it has one scenario alone",
-    "expected": "every scenario counts in an expected value, so none can be left out",
-    "voxel_worst_case": "every voxel has a worst scenario of its own, so hardly one can be left out",
-    "percentile": "it is not convex, so fewer scenarios give no bound",
-}
 LOOSE_EVALUATIONS = 40
 """Evaluations of a round that only looks for the scenarios that matter."""
 _MOST_ADDED = 3
@@ -72,27 +50,6 @@ class Solved(Protocol):
 
 
 S = TypeVar("S", bound=Solved)
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The problem over all scenarios.
-
-    Parameters
-    ----------
-    form, part
-        Robust form, and the part of the probability that counts as worst, for the forms that have one.
-    terms, constraints
-        Objectives and limits.
-    probability
-        Of every scenario, the nominal one first, shape (n_scenario,).
-    """
-
-    form: Form
-    part: float | None
-    terms: tuple[Term, ...]
-    constraints: tuple[Constraint, ...]
-    probability: F64
 
 
 @dataclass(frozen=True)
@@ -132,8 +89,11 @@ class Solver(Protocol[S]):
 class Viewer(Protocol):
     """Looks at a plan in scenarios that are not held."""
 
-    def __call__(self, number: int, weight: F64, scenarios: tuple[int, ...]) -> F64:
-        """Return the values of all terms and, after them, constraints, shape (n_asked, n); see `scenario_values`."""
+    def __call__(self, number: int, weight: F64, others: tuple[int, ...]) -> F64:
+        """Return the values of all terms and, after them, constraints in some scenarios, shape (n_asked, n_scenario).
+
+        See `engine.optimise.subsets.scenario_values`.
+        """
         ...
 
 
@@ -204,67 +164,6 @@ class Generated(Generic[S]):
     generation: Generation
 
 
-def why_no_generation(form: Form) -> str:
-    """Return in words why scenarios of a form cannot be generated; nothing if they can."""
-    if form in GENERATED_FORMS:
-        return ""
-    return (
-        f"robust = '{form}' cannot do with fewer scenarios: {_WHY_NOT[form]}; use one of "
-        f"{', '.join(map(repr, GENERATED_FORMS))}, or leave scenario_generation out"
-    )
-
-
-def scenario_sums(groups: Iterable[GroupEvaluator], asked: tuple[Term, ...], weight: F64) -> F64:
-    """Return the sums of some terms in one scenario, to the last bit those of a problem that holds it.
-
-    Parameters
-    ----------
-    groups
-        All groups in their order, with the rows of this scenario alone. Each can be let go of when the next one comes.
-    asked
-        The terms of all objectives and constraints.
-    weight
-        Weights of all beamlets, shape (n_beamlet,).
-
-    Returns
-    -------
-    array
-        Shape (n_sum,).
-    """
-    question = Question(weight, asked, 1)
-    total: F64 | None = None
-    for group in groups:
-        (part,) = group.sums([question])
-        total = part if total is None else total + part
-    if total is None:
-        raise OptimisationError("no beamlet reaches any voxel (there are no rows); check beams and cut-offs")
-    return total[:, 0]
-
-
-def scenario_values(asked: tuple[Term, ...], sums: F64) -> F64:
-    """Return the value of every term in one scenario from its sums, shape (n_asked,)."""
-    places = Question(np.zeros(0), asked, 1).places
-    return np.array([term.function.value(sums[place]) for term, place in zip(asked, places, strict=True)])
-
-
-def asked_terms(terms: Sequence[Term], constraints: Sequence[Constraint]) -> tuple[Term, ...]:
-    """Return what is asked of every scenario: the terms of all objectives and, after them, of all constraints."""
-    return (*terms, *(constraint.term for constraint in constraints))
-
-
-def over_subset(whole: Whole, held: Sequence[int]) -> tuple[Form, float | None, F64] | None:
-    """Return form, part and probabilities of a problem over some scenarios that is nowhere above that over all.
-
-    None where there is none: these scenarios have too little probability.
-    """
-    p = whole.probability[list(held)]
-    total = float(p.sum())
-    if total <= 0.0 or (whole.part is not None and total < whole.part * (1.0 - 1e-12)):
-        return None
-    part = None if whole.part is None else min(whole.part / total, 1.0)
-    return whole.form, part, p / total
-
-
 def generate(
     whole: Whole,
     options: SolverOptions,
@@ -275,8 +174,8 @@ def generate(
     """Solve over all scenarios, with the matrices of as few as are needed.
 
     The first round is nominal. Rounds are loose until no scenario that is left out makes the plan worse by more than
-    the gap that is good enough, and then as exact as a solve over all scenarios. The loop ends when the certified gap is
-    good enough, or nothing that is left out matters.
+    the gap that is good enough, and then as exact as a solve over all scenarios. The loop ends when the certified gap
+    is good enough, or nothing that is left out matters.
 
     Parameters
     ----------
@@ -390,17 +289,15 @@ class _Look(Generic[S]):
 def _subproblem(
     whole: Whole, held: tuple[int, ...], n_before: int, exact: bool, options: SolverOptions
 ) -> Subproblem:
-    n_stage = n_smoothing_stage(whole.form)
+    n_stage, over = n_smoothing_stage(whole.form), over_subset(whole, held)
     stages: tuple[int, ...]
-    if len(held) == 1:
+    if len(held) == 1 or over is None:
         form: Form = "nominal"
         part, probability, stages = None, np.ones(1), (0,)
     else:
-        over = over_subset(whole, held)
-        assert over is not None  # scenarios are added until there is one
         form, part, probability = over
         # Later rounds begin near the solution, and stronger smoothing would lead away from it.
-        stages = (n_stage - 1,) if exact and not whole.constraints else (min(n_before - 1, n_stage - 1),)
+        stages = (n_stage - 1 if exact else min(n_before - 1, n_stage - 1),)
         if whole.constraints:
             stages = tuple(range(n_stage))
     if not exact:
@@ -472,7 +369,9 @@ def _scenarios_to_add(whole: Whole, look: _Look[S]) -> tuple[int, ...]:
     exceeded = sorted((s for s in outside if worst_gy[s] > TOLERANCE_GY), key=lambda s: (-worst_gy[s], s))
     by_share = sorted((s for s in outside if s not in exceeded), key=lambda s: (-look.share[s], s))
     least = _ENOUGH_SHARE * max(look.share[s] for s in outside)
-    added = [*exceeded, *(s for s in by_share if look.share[s] >= least and look.share[s] > 0.0)][:_MOST_ADDED]
+    added = [*exceeded, *(s for s in by_share if look.share[s] >= least and look.share[s] > 0.0)][
+        :_MOST_ADDED
+    ]
     left = [s for s in (*exceeded, *by_share) if s not in added]
     while left and (not added or over_subset(whole, (*look.held, *added)) is None):
         added.append(left.pop(0))
@@ -481,9 +380,7 @@ def _scenarios_to_add(whole: Whole, look: _Look[S]) -> tuple[int, ...]:
 
 def _told(look: _Look[S], added: tuple[int, ...], loose: bool, lower: float | None) -> Round:
     solved = look.solved
-    n_evaluation = (
-        solved.result.history.size + solved.result.n_product + solved.certificate.n_evaluation
-    )
+    n_evaluation = solved.result.history.size + solved.result.n_product + solved.certificate.n_evaluation
     return Round(
         look.held,
         tuple(sorted(added)),
@@ -496,9 +393,7 @@ def _told(look: _Look[S], added: tuple[int, ...], loose: bool, lower: float | No
     )
 
 
-def _generated(
-    whole: Whole, looks: Sequence[_Look[S]], rounds: Sequence[Round], reason: str
-) -> Generated[S]:
+def _generated(whole: Whole, looks: Sequence[_Look[S]], rounds: Sequence[Round], reason: str) -> Generated[S]:
     best, lower = _best_of(looks)
     results = [look.solved.result for look in looks]
     begins = np.cumsum([0, *(result.history.size for result in results)])

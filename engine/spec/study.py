@@ -11,10 +11,10 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.augmented import SOLVERS_WITHIN_LIMITS, why_not_within_limits
 from engine.optimise.functions import DoseFallOff, Function, in_words, one_sided
-from engine.optimise.generation import why_no_generation
 from engine.optimise.robust import FORMS_OF_A_PART, Form
 from engine.optimise.solvers import SolverName
 from engine.optimise.solvers.saddle import is_linear, why_no_linear_program
+from engine.optimise.subsets import why_no_generation
 from engine.scenarios.sets import SetupPattern, scenario_set, setup_shifts
 from engine.spec.base import Spec
 from engine.spec.case import CaseSpec

@@ -270,8 +270,8 @@ class LimitsSummary(ReportModel):
 class GenerationRound(ReportModel):
     """One round of scenario generation.
 
-    ``n_held`` scenarios were solved over, ``added`` are those that the round before had not. ``purpose`` says whether it
-    was to find scenarios or to find the plan. ``objective_held`` (None: these scenarios alone make none) and
+    ``n_held`` scenarios were solved over, ``added`` are those that the round before had not. ``purpose`` says whether
+    it was to find scenarios or to find the plan. ``objective_held`` (None: these scenarios alone make none) and
     ``objective`` are those of its plan over these and over all scenarios, ``worst_scenario`` has the largest share in
     the latter. No plan is below ``lower_bound`` over all scenarios, as far as is proven by then.
     """

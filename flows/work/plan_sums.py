@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.model.arrays import F64
-from engine.optimise.generation import scenario_sums
 from engine.optimise.group import Term
+from engine.optimise.subsets import scenario_sums
 from flows.work.cpu import cpu_clock_s
 from flows.work.rows import StoredGroups
 from storage.digest import provenance

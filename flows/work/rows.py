@@ -146,7 +146,6 @@ class StoredGroups:
             for rows, (first, n) in zip(zip(*rows_by_scenario, strict=True), bricks, strict=True)
         ]
 
-
     def of_scenario(self, number: int) -> Iterator[GroupEvaluator]:
         """Yield evaluators of all groups in one scenario alone, each made when it is asked for."""
         store, source, size = Store(self.store), self.scenarios[number], self.layout.brick_size

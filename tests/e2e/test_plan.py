@@ -81,7 +81,9 @@ weight = 5.0
 
 
 @pytest.mark.usefixtures("shared_prefect")
-def test_scenario_generation_is_within_the_certificate_of_all_scenarios_and_is_found_again(finished, tmp_path):
+def test_scenario_generation_is_within_the_certificate_of_all_scenarios_and_is_found_again(
+    finished, tmp_path
+):
     folder, store, _ = finished
     before = tiles(store, "view")
     text = STUDY.replace("max_evaluations = 60", "max_evaluations = 60\nscenario_generation = true")

@@ -19,21 +19,20 @@ from engine.optimise.functions import (
     SquaredDeviation,
     SquaredOverdose,
 )
-from engine.optimise.generation import (
-    GENERATED_FORMS,
-    LOOSE_EVALUATIONS,
-    Whole,
-    asked_terms,
-    generate,
-    over_subset,
-    scenario_sums,
-    scenario_values,
-)
+from engine.optimise.generation import LOOSE_EVALUATIONS, generate
 from engine.optimise.group import GroupEvaluator, Term, regions_of_group
 from engine.optimise.limits import LimitsOutcome, plan_within_limits
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.robust import n_smoothing_stage, over_scenarios, smoothing
 from engine.optimise.solvers import Further, SolveResult, SolverOptions, solve
+from engine.optimise.subsets import (
+    GENERATED_FORMS,
+    Whole,
+    asked_terms,
+    over_subset,
+    scenario_sums,
+    scenario_values,
+)
 from tests.dense_tiles import columns_of_dense, dense_of_columns, small_problem
 
 N_SCENARIO, FAR = 9, (2, 5, 7)
