@@ -153,15 +153,11 @@ def round_in_words(told: Round, scenarios: Sequence[Scenario]) -> str:
     """Return what a round came to."""
     names = ", ".join(f"'{scenarios[number].name}'" for number in told.added)
     held = f"{len(told.held)} of {len(scenarios)} scenarios" + (f", new {names}" if told.added else "")
-    bound = "" if told.lower_bound is None else f", no plan below {told.lower_bound:.6g}"
-    return (
+    text = (
         f"{held}; {told.n_evaluation} evaluations; objective over all {told.value:.6g}, most of it in "
-        f"'{scenarios[told.worst].name}'{bound}{gap_in_words(told)}"
+        f"'{scenarios[told.worst].name}'"
     )
-
-
-def gap_in_words(told: Round) -> str:
-    """Return how far the plan of a round is from what is proven by then, as a text in brackets."""
     if told.lower_bound is None or told.value <= 0.0:
-        return ""
-    return f" ({PERCENT * max(0.0, 1.0 - told.lower_bound / told.value):.2g} %)"
+        return text
+    gap = max(0.0, 1.0 - told.lower_bound / told.value)
+    return f"{text}; no plan is below {told.lower_bound:.6g}, which is {PERCENT * gap:.3g} % less"

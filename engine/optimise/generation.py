@@ -6,50 +6,25 @@ objective over all scenarios is an upper one. The loop ends with both. See docs/
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Generic, Protocol
 
 import numpy as np
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
 from engine.optimise.bound import Certificate, certificate_of
-from engine.optimise.constraints import TOLERANCE_GY, excesses_gy
+from engine.optimise.constraints import excesses_gy
 from engine.optimise.limits import LimitsOutcome
-from engine.optimise.robust import Form, n_smoothing_stage, over_scenarios
+from engine.optimise.looks import Look, S, best_of, look_at, scenarios_to_add
+from engine.optimise.robust import Form, n_smoothing_stage
 from engine.optimise.solvers import SolveResult, SolverOptions
-from engine.optimise.subsets import Whole, asked_terms, over_subset, why_no_generation
+from engine.optimise.subsets import Whole, over_subset, why_no_generation
 
 LOOSE_EVALUATIONS = 40
 """Evaluations of a round that only looks for the scenarios that matter."""
-_MOST_ADDED = 3
-_ENOUGH_SHARE = 0.1
-"""Added with the scenario that matters most are those that have this part of its share, at least."""
-_SHARE_SMOOTHING = 0.01
-"""Shares are those of the objective smoothed by so much of it, which is what the solver's last stage sees."""
 _MISSING_OF_GAP = 0.1
 """Scenarios that are left out matter while they make more than this part of the gap that is good enough."""
-
-
-class Solved(Protocol):
-    """A solve over some scenarios."""
-
-    @property
-    def result(self) -> SolveResult:
-        """The plan."""
-        ...
-
-    @property
-    def certificate(self) -> Certificate:
-        """How far it is from the best one for these scenarios."""
-        ...
-
-    @property
-    def limits(self) -> LimitsOutcome | None:
-        """What became of the limits in these scenarios."""
-        ...
-
-
-S = TypeVar("S", bound=Solved)
 
 
 @dataclass(frozen=True)
@@ -202,13 +177,13 @@ def generate(
     exact = bool(whole.constraints)
     held: tuple[int, ...] = (0,)
     before: tuple[int, ...] = ()
-    looks: list[_Look[S]] = []
+    looks: list[Look[S]] = []
     rounds: list[Round] = []
     while True:
         asked = _subproblem(whole, held, len(rounds), exact, options)
         solved = solve_over(len(rounds) + 1, asked, looks[-1].solved if looks else None)
-        looks.append(_look_at(whole, held, solved, view, len(rounds) + 1))
-        best, lower = _best_of(looks)
+        looks.append(look_at(whole, held, solved, partial(view, len(rounds) + 1, solved.result.weight)))
+        best, lower = best_of(looks)
         missing = looks[-1].missing
         rounds.append(_told(looks[-1], tuple(set(held) - set(before)), not exact, lower))
         tell(len(rounds), rounds[-1])
@@ -218,7 +193,7 @@ def generate(
             break
         share = _MISSING_OF_GAP if exact else 1.0
         matters = looks[-1].exceeds_outside or missing > share * options.gap * looks[-1].value
-        more = _scenarios_to_add(whole, looks[-1]) if matters else ()
+        more = scenarios_to_add(whole, looks[-1]) if matters else ()
         if not more and exact:
             reason = (
                 "all scenarios were held"
@@ -230,60 +205,6 @@ def generate(
         before, held = held, tuple(sorted({*held, *more}))
         exact = exact or not more
     return _generated(whole, looks, rounds, reason)
-
-
-@dataclass(frozen=True)
-class _Look(Generic[S]):
-    """A round's plan, looked at in all scenarios.
-
-    Parameters
-    ----------
-    held, solved
-        The scenarios of the round, and its solve.
-    values, limited
-        Value of every term and of every constraint's function, shape (n_term or n_constraint, n_scenario).
-    value_held, value
-        Objective over the scenarios that are held (None where these alone make none), and over all.
-    share
-        Of every scenario in the smoothed objective over all, shape (n_scenario,).
-    excess_gy
-        By how much the limits that the plan was made with are exceeded, shape (n_constraint, n_scenario).
-    """
-
-    held: tuple[int, ...]
-    solved: S
-    values: F64
-    limited: F64
-    value_held: float | None
-    value: float
-    share: F64
-    excess_gy: F64
-
-    @property
-    def limits(self) -> tuple[float, ...]:
-        """Limits that the plan was made with."""
-        return () if self.solved.limits is None else self.solved.limits.limits
-
-    @property
-    def exceeded_gy(self) -> float:
-        """By how much they are exceeded beyond the tolerance."""
-        return max(0.0, float(self.excess_gy.max(initial=-np.inf)) - TOLERANCE_GY)
-
-    @property
-    def exceeds_outside(self) -> bool:
-        """Whether they are exceeded in a scenario that is not held."""
-        outside = np.delete(self.excess_gy, self.held, axis=1)
-        return float(outside.max(initial=-np.inf)) > TOLERANCE_GY
-
-    @property
-    def lower_bound(self) -> float | None:
-        """Lower bound for all scenarios that its certificate proves."""
-        return None if self.value_held is None else self.solved.certificate.lower_bound
-
-    @property
-    def missing(self) -> float:
-        """What the scenarios that are not held add to the objective."""
-        return np.inf if self.value_held is None else self.value - self.value_held
 
 
 def _subproblem(
@@ -310,75 +231,7 @@ def _subproblem(
     return Subproblem(held, form, part, probability, stages, options)
 
 
-def _look_at(whole: Whole, held: tuple[int, ...], solved: S, view: Viewer, number: int) -> _Look[S]:
-    """Look at a round's plan in all scenarios."""
-    n_scenario, n_term = whole.probability.size, len(whole.terms)
-    result = solved.result
-    values = np.zeros((n_term + len(whole.constraints), n_scenario))
-    values[:n_term, held] = result.term_values
-    if whole.constraints:
-        values[n_term:, held] = result.limited
-    others = tuple(s for s in range(n_scenario) if s not in held and whole.probability[s] > 0.0)
-    if others:
-        values[:, others] = view(number, result.weight, others)
-    for row, term in zip(values, asked_terms(whole.terms, whole.constraints), strict=True):
-        if not term.robust:
-            row[1:] = row[0]
-    values, limited = values[:n_term], values[n_term:]
-    weighted = values * np.array([term.weight for term in whole.terms])[:, None]
-    judged = over_scenarios(whole.form, weighted, whole.probability, whole.part, 0.0)
-    smoothed = over_scenarios(
-        whole.form, weighted, whole.probability, whole.part, _SHARE_SMOOTHING * judged.value
-    )
-    over, value_held = over_subset(whole, held), None
-    if over is not None:
-        form, part, probability = over
-        value_held = over_scenarios(form, weighted[:, list(held)], probability, part, 0.0).value
-    constraints = whole.constraints
-    if solved.limits is not None:
-        constraints = tuple(
-            replace(constraint, limit=limit)
-            for constraint, limit in zip(constraints, solved.limits.limits, strict=True)
-        )
-    return _Look(
-        held,
-        solved,
-        values,
-        limited,
-        value_held,
-        judged.value,
-        (smoothed.derivative * weighted).sum(axis=0),
-        excesses_gy(constraints, whole.probability, limited),
-    )
-
-
-def _best_of(looks: Sequence[_Look[S]]) -> tuple[_Look[S], float | None]:
-    """Return the best plan within the limits that the last one was made with, and the highest lower bound for them."""
-    of_limits = [look for look in looks if look.limits == looks[-1].limits]
-    best = min(of_limits, key=lambda look: (look.exceeded_gy, look.value))
-    bounds = [look.lower_bound for look in of_limits if look.lower_bound is not None]
-    return best, max(bounds, default=None)
-
-
-def _scenarios_to_add(whole: Whole, look: _Look[S]) -> tuple[int, ...]:
-    """Return the scenarios that matter most: in which limits are exceeded first, and then by their share."""
-    outside = [s for s in range(whole.probability.size) if s not in look.held and whole.probability[s] > 0.0]
-    if not outside:
-        return ()
-    worst_gy = look.excess_gy.max(axis=0, initial=-np.inf)
-    exceeded = sorted((s for s in outside if worst_gy[s] > TOLERANCE_GY), key=lambda s: (-worst_gy[s], s))
-    by_share = sorted((s for s in outside if s not in exceeded), key=lambda s: (-look.share[s], s))
-    least = _ENOUGH_SHARE * max(look.share[s] for s in outside)
-    added = [*exceeded, *(s for s in by_share if look.share[s] >= least and look.share[s] > 0.0)][
-        :_MOST_ADDED
-    ]
-    left = [s for s in (*exceeded, *by_share) if s not in added]
-    while left and (not added or over_subset(whole, (*look.held, *added)) is None):
-        added.append(left.pop(0))
-    return tuple(added)
-
-
-def _told(look: _Look[S], added: tuple[int, ...], loose: bool, lower: float | None) -> Round:
+def _told(look: Look[S], added: tuple[int, ...], loose: bool, lower: float | None) -> Round:
     solved = look.solved
     n_evaluation = solved.result.history.size + solved.result.n_product + solved.certificate.n_evaluation
     return Round(
@@ -393,8 +246,8 @@ def _told(look: _Look[S], added: tuple[int, ...], loose: bool, lower: float | No
     )
 
 
-def _generated(whole: Whole, looks: Sequence[_Look[S]], rounds: Sequence[Round], reason: str) -> Generated[S]:
-    best, lower = _best_of(looks)
+def _generated(whole: Whole, looks: Sequence[Look[S]], rounds: Sequence[Round], reason: str) -> Generated[S]:
+    best, lower = best_of(looks)
     results = [look.solved.result for look in looks]
     begins = np.cumsum([0, *(result.history.size for result in results)])
     result = replace(
