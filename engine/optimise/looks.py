@@ -15,10 +15,10 @@ from engine.optimise.solvers import SolveResult
 from engine.optimise.subsets import Whole, asked_terms, over_subset
 
 _MOST_ADDED = 3
-_ENOUGH_SHARE = 0.1
+_ENOUGH_SHARE = 0.3
 """Added with the scenario that matters most are those that have this part of its share, at least."""
-_SHARE_SMOOTHING = 0.01
-"""Shares are those of the objective smoothed by so much of it, which is what the solver's last stage sees."""
+_LEAST_SMOOTHING = 0.01
+"""Shares are those of the objective smoothed by so much of it, at least, which is what the solver's last stage sees."""
 
 
 class Solved(Protocol):
@@ -102,7 +102,7 @@ def look_at(
 ) -> Look[S]:
     """Look at a round's plan in all scenarios."""
     n_scenario, n_term = whole.probability.size, len(whole.terms)
-    result = solved.result
+    n_counted, result = np.count_nonzero(whole.probability), solved.result
     values = np.zeros((n_term + len(whole.constraints), n_scenario))
     values[:n_term, held] = result.term_values
     if whole.constraints:
@@ -116,13 +116,15 @@ def look_at(
     values, limited = values[:n_term], values[n_term:]
     weighted = values * np.array([term.weight for term in whole.terms])[:, None]
     judged = over_scenarios(whole.form, weighted, whole.probability, whole.part, 0.0)
-    smoothed = over_scenarios(
-        whole.form, weighted, whole.probability, whole.part, _SHARE_SMOOTHING * judged.value
-    )
     over, value_held = over_subset(whole, held), None
     if over is not None:
         form, part, probability = over
         value_held = over_scenarios(form, weighted[:, list(held)], probability, part, 0.0).value
+    # Smoothed by what the others add, all that are worse than those that are held have a share worth mentioning.
+    smoothing = max(judged.value - (value_held or 0.0), _LEAST_SMOOTHING * judged.value)
+    # The worst of some is the worst however probable it is.
+    prior = whole.probability if whole.part is not None else (whole.probability > 0.0) / n_counted
+    smoothed = over_scenarios(whole.form, weighted, prior, whole.part, smoothing)
     constraints = whole.constraints
     if solved.limits is not None:
         constraints = tuple(
