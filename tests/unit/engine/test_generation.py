@@ -109,7 +109,9 @@ def over_all(small, form, terms=TERMS, constraints=(), options=OPTIONS):
     )  # fmt: skip
 
 
-def generated(small, form, terms=TERMS, constraints=(), options=OPTIONS, asked_for=None):
+def generated(
+    small, form, terms=TERMS, constraints=(), options=OPTIONS, asked_for=None, probability=PROBABILITY
+):
     """Return what scenario generation finds; what it asks for is appended to ``asked_for``."""
 
     def solve_over(number, asked, start_from):
@@ -126,7 +128,7 @@ def generated(small, form, terms=TERMS, constraints=(), options=OPTIONS, asked_f
         sums = [scenario_sums(groups_of(small, [s]), asked, weight) for s in others]
         return np.stack([scenario_values(asked, of_one) for of_one in sums], axis=1)
 
-    whole = Whole(form, PARTS.get(form), terms, constraints, PROBABILITY)
+    whole = Whole(form, PARTS.get(form), terms, constraints, probability)
     return generate(whole, options, solve_over, view)
 
 
@@ -212,7 +214,7 @@ def test_rounds_of_a_form_with_a_part_hold_as_much_probability(small):
 def test_limits_hold_in_scenarios_that_were_not_held(small):
     limits = (Constraint("rest maximum", 1, SmoothMaximum(temperature_gy=0.5), "at_most", 5.0),)
     terms = TERMS[:1]
-    options = SolverOptions(4000, 1e-9, max_bound_evaluations=40, gap=0.01, solver="newton_cg")
+    options = SolverOptions(2000, 1e-8, max_bound_evaluations=40, gap=0.01, solver="newton_cg")
     found = generated(small, "composite_worst_case", terms, limits, options)
     assert len(found.generation.built) < N_SCENARIO
     for dense in small.dense:
@@ -239,3 +241,25 @@ def test_without_a_certificate_it_ends_when_nothing_that_is_left_out_matters(sma
 def test_forms_that_need_all_scenarios_are_refused(small, form):
     with pytest.raises(OptimisationError, match="cannot do with fewer scenarios"):
         generated(small, form)
+
+
+def test_a_nominal_scenario_of_no_probability_is_held_but_proves_nothing(small):
+    probability = np.append(0.0, np.full(N_SCENARIO - 1, 1.0 / (N_SCENARIO - 1)))
+    found = generated(small, "composite_worst_case", probability=probability)
+    assert found.generation.rounds[0].lower_bound is None
+    assert 0 in found.generation.rounds[-1].held
+    assert found.certificate.gap <= OPTIONS.gap
+    assert found.result.value == pytest.approx(
+        max((found.result.term_values * [[term.weight] for term in TERMS]).sum(axis=0)[1:])
+    )
+
+
+def test_limits_that_cannot_be_met_in_few_scenarios_are_told_as_for_all(small):
+    limits = (
+        Constraint("rest maximum", 1, SmoothMaximum(temperature_gy=0.5), "at_most", 2.0),
+        Constraint("target mean", 0, MeanDose(), "at_least", 5.0),
+    )
+    options = SolverOptions(600, 1e-6, max_bound_evaluations=10, gap=0.01, solver="newton_cg")
+    found = generated(small, "composite_worst_case", TERMS[:1], limits, options)
+    assert not found.limits.diagnosis.can_be_met
+    assert max(found.limits.excess_gy) > TOLERANCE_GY
