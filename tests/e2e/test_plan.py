@@ -100,6 +100,8 @@ def test_scenario_generation_is_within_the_certificate_of_all_scenarios_and_is_f
     assert sum(term["weight"] * term["value"] for term in found["terms"]) == pytest.approx(
         found["certificate"]["objective"], rel=1e-12
     )
+    told = f"The dose matrices of {generation['n_built']} of 7 scenarios were built"
+    assert told in (tmp_path / "out" / "report.html").read_text()
     solves, sums = tiles(store, "solve"), tiles(store, "scenario_sums")
     assert sums
     np.testing.assert_array_equal(plan(tmp_path / "again", store, text), weight)

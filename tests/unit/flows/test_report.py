@@ -40,8 +40,6 @@ from flows.report.summary import (
     CaseSummary,
     ConvergenceSummary,
     DoseSummary,
-    GenerationRound,
-    GenerationSummary,
     GridSummary,
     LimitRow,
     LimitsSummary,
@@ -581,23 +579,6 @@ def _limit(value: float, met: bool) -> LimitRow:
         unit="Gy", value=value, worst_scenario="left 5 mm", full_dose=19.47, met=met, step="1 Gy", buys=12.25,
         buys_percent=3.5,
     )  # fmt: skip
-
-
-def test_rounds_of_scenario_generation_are_told_with_their_bounds(made: _Made) -> None:
-    first = GenerationRound(
-        n_held=1, added=("nominal",), purpose="to find scenarios", evaluations=45, objective_held=None,
-        objective=120.5, worst_scenario="left 5 mm", lower_bound=None,
-    )  # fmt: skip
-    last = GenerationRound(
-        n_held=3, added=("left 5 mm", "3.5 % denser"), purpose="to find the plan", evaluations=312,
-        objective_held=100.25, objective=100.75, worst_scenario="left 5 mm", lower_bound=99.875,
-    )  # fmt: skip
-    generation = GenerationSummary(rounds=(first, last), n_built=3, n_scenario=5, reason="of the gap")
-    convergence = made.summary.convergence.model_copy(update={"generation": generation})
-    text = _words(made.summary.model_copy(update={"convergence": convergence}))
-    assert "The dose matrices of 3 of 5 scenarios were built" in text
-    assert "1 1 nominal to find scenarios 45 – 120.5 left 5 mm –" in text
-    assert "2 3 left 5 mm, 3.5 % denser to find the plan 312 100.25 100.75 left 5 mm 99.875" in text
 
 
 def test_a_limit_that_is_met_is_told_with_its_worst_scenario_and_what_it_costs(made: _Made) -> None:
