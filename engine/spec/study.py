@@ -193,8 +193,8 @@ class OptimisationSpec(Spec):
     scenario_generation: bool = Field(
         False,
         description="for worst cases (composite, objective-wise, cvar, soft): keep the matrices of those scenarios in "
-        "memory alone that matter, found in rounds by looking at the plan in all others; ends with bounds for all. max_evaluations is each "
-        "round's, then",
+        "memory alone that matter, found in rounds by looking at the plan in all others; ends with bounds for all. "
+        "max_evaluations is each round's, then",
     )
     solver: SolverName = Field(
         "lbfgsb",
