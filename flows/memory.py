@@ -31,8 +31,16 @@ def fit_memory(
     scenarios: Sequence[Scenario],
     n_question: int,
     shifted: bool = False,
+    some: bool = False,
 ) -> MemoryNeed:
     """Return what each worker will use at most: all that it needs, or less where tiles have to be streamed.
+
+    Parameters
+    ----------
+    run, reference, placement, scenarios, n_question
+        The run, and as for `project_memory`.
+    some
+        Whether the tiles of some of the scenarios are likely to do, as with scenario generation.
 
     Raises
     ------
@@ -43,7 +51,13 @@ def fit_memory(
     need = project_memory(reference, placement, scenarios, n_question, n_worker, n_thread, shifted)
     fitting = need.streaming(limit)
     text = f"memory: at most {gib(fitting.peak)} in each worker, which may use {gib(limit)}"
-    if fitting.rows < need.rows:
+    if some and fitting.rows < need.rows and fitting.room is not None:
+        n_fit = len(scenarios) * fitting.room.alone // need.rows
+        text += (
+            f"; that is enough for the tiles of {n_fit} of {len(scenarios)} scenarios, and if more are needed, some "
+            "are loaded from the store in every evaluation"
+        )
+    elif fitting.rows < need.rows:
         text += (
             f"; {gib(need.rows - fitting.rows)} of {gib(need.rows)} of tiles do not fit and are loaded from the store "
             "in every evaluation, which takes much longer"

@@ -11,6 +11,7 @@ from engine.model.beam import Beam, BeamletGrid
 from engine.model.case import Case, StructureKind
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
+from engine.optimise.generation import Generation
 from engine.optimise.group import Term
 from engine.optimise.limits import LimitsOutcome
 from engine.optimise.solvers import SolveResult
@@ -113,7 +114,10 @@ class Influence:
 
 @dataclass(frozen=True)
 class Solve:
-    """A finished solve in the store; ``cpu_s`` is what workers spent on it, whichever run they worked for."""
+    """A finished solve in the store; ``cpu_s`` is what workers spent on it, whichever run they worked for.
+
+    One with scenario generation is that of the round whose plan it is, judged over all scenarios.
+    """
 
     digest: str
     result: SolveResult
@@ -121,3 +125,4 @@ class Solve:
     cpu_s: float
     certificate: Certificate
     limits: LimitsOutcome | None = None
+    generation: Generation | None = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cluster.memory import MemoryNeed
     from cluster.open import Cluster, JobFiles
 
-_WORKERS_IMPORT = ("flows.work.matrix", "flows.work.rows", "flows.work.doses")
+_WORKERS_IMPORT = ("flows.work.matrix", "flows.work.rows", "flows.work.doses", "flows.work.plan_sums")
 _COME_BACK_S = 60.0
 """How long a scheduler that others look after may take to come back."""
 

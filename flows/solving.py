@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from cluster.resident import ResidentRows
 
 SOLVE = "solve"
-_SOLVE_CODE = (
+SOLVE_CODE = (
     "engine.optimise", "engine.influence", "engine.model", "engine.dose", "engine.geometry", "engine._jit",
     "engine._vector", "flows.work.rows",
 )  # fmt: skip
+"""What solutions depend on."""
 N_GROUP = 16
 """Reduction groups: bounds the traffic of gradients and the number of workers that can share an optimisation."""
 
@@ -139,6 +140,7 @@ def solve_digest(
     prescription_gy: float,
     start: str,
     part: float | None = None,
+    stages: Sequence[int] | None = None,
 ) -> str:
     """Return the digest of everything a solution depends on."""
     return digest_of(
@@ -153,11 +155,12 @@ def solve_digest(
             ],
             "form": form,
             "part": part,
+            "stages": None if stages is None else list(stages),
             "probability": [scenario.probability for scenario in scenarios],
             "options": list(astuple(options)),
             "prescription_gy": prescription_gy,
             "start": start,
-            "code": digest_of_code(_SOLVE_CODE),
+            "code": digest_of_code(SOLVE_CODE),
             # Another scipy may take other steps: its solve is another one, and so is the log of it.
             "scipy": version("scipy"),
         }
@@ -177,15 +180,18 @@ def find_weights(
     meeting: Meeting | None = None,
     shared_steps: Steps | None = None,
     part: float | None = None,
+    stages: Sequence[int] | None = None,
 ) -> Solve:
     """Find the weights: look the solution up, or go on with a solve that was interrupted, or solve.
 
     Where another run is solving the same problem, wait for it, and take over if it is gone. Solves side by side are
     given where they meet, and the steps of their common stage. ``part`` is the part of the probability that counts as
-    worst, for the forms that have one.
+    worst, for the forms that have one; ``stages`` are the stages of smoothing, all if absent.
     """
     started_at = start_from.digest if start_from else "uniform"
-    digest = solve_digest(prepared, terms, form, scenarios, options, prescription_gy, started_at, part)
+    digest = solve_digest(
+        prepared, terms, form, scenarios, options, prescription_gy, started_at, part, stages
+    )
     n_most = most_evaluations(options, terms)
 
     def stage() -> AbstractContextManager[Steps]:
@@ -243,14 +249,15 @@ def find_weights(
                 )
 
                 def temperature_of(stage: int, at: Evaluation) -> float:
-                    return smoothing(form, stage, at.exact, prescription_gy)
+                    return smoothing(form, of_form[stage], at.exact, prescription_gy)
 
                 asking = Asking(lease, log, steps, cpu, cuts)
 
                 def further(asked: Problem) -> Further:
                     return further_questions(asked, options, meeting, asking)
 
-                n_stage, limits = n_smoothing_stage(form), None
+                of_form = range(n_smoothing_stage(form)) if stages is None else stages
+                n_stage, limits = len(of_form), None
                 if problem.constraints:
                     result, certificate, limits = plan_within_limits(
                         problem, evaluate, weight, n_stage, temperature_of, options, further

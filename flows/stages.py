@@ -19,6 +19,7 @@ from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.spec.study import Study
 from flows.beam_settings import beam_target, beams_of_study
+from flows.generation import generate_weights
 from flows.influence import compute_influence
 from flows.judging import Judgement, judge_plan
 from flows.limits import limits_in_words
@@ -26,7 +27,13 @@ from flows.memory import fit_memory
 from flows.reading import take_case
 from flows.references import CaseRef, Influence, Placement, Solve
 from flows.run import Run
-from flows.solving import ResidentTiles, find_weights, prepare_optimiser, solver_options
+from flows.solving import (
+    OptimiserInput,
+    ResidentTiles,
+    find_weights,
+    prepare_optimiser,
+    solver_options,
+)
 from flows.telling import certificate_in_words, write_results
 from flows.work.patient import PatientRef
 
@@ -81,9 +88,12 @@ def size(
 
     A study whose results are all in the store needs no memory of any worker, and is not asked.
     """
-    optimised = _optimised(study, scenarios)
-    shifted = study.optimisation.shifted
-    run.before_computing(lambda: fit_memory(run, reference, placement, optimised, n_question, shifted))
+    optimised, wanted = _optimised(study, scenarios), study.optimisation
+    run.before_computing(
+        lambda: fit_memory(
+            run, reference, placement, optimised, n_question, wanted.shifted, wanted.scenario_generation
+        )
+    )
 
 
 def dose(run: Run, study: Study, placement: Placement, scenarios: Sequence[Scenario]) -> Influence:
@@ -104,8 +114,20 @@ def optimise(
 ) -> Solve:
     """Find the weights of all beamlets."""
     prepared = prepare_optimiser(run, study, reference, placement, influence)
+    if study.optimisation.scenario_generation:
+        solved = generate_weights(run, study, placement, influence, prepared)
+    else:
+        solved = _solve_over_all(run, study, placement, influence, prepared)
+    run.reporter.say(f"  {certificate_in_words(study, solved.certificate)}")
+    for line in limits_in_words(study, influence.scenarios, solved):
+        run.reporter.say(f"  {line}")
+    return solved
+
+
+def _solve_over_all(
+    run: Run, study: Study, placement: Placement, influence: Influence, prepared: OptimiserInput
+) -> Solve:
     tiles = ResidentTiles(run, prepared, placement.first_beamlet[-1])
-    options = solver_options(study)
     solved = find_weights(
         run,
         tiles,
@@ -113,14 +135,11 @@ def optimise(
         prepared.terms,
         study.optimisation.robust,
         influence.scenarios,
-        options,
+        solver_options(study),
         study.prescription.dose_gy,
         part=study.optimisation.part,
     )
     tiles.close()
-    run.reporter.say(f"  {certificate_in_words(study, solved.certificate)}")
-    for line in limits_in_words(study, influence.scenarios, solved):
-        run.reporter.say(f"  {line}")
     return solved
 
 

@@ -51,9 +51,9 @@ def size(store: Address) -> None:
       nightbeam store size --store runs/store
 
     Results: case and density (patients), influence (dose of beamlets; most of a store), view (what beams see in
-    other scenarios), regions and solve (optimisations), beam_dose (final doses). The rest: files being written,
-    damaged ones that were put out of the way, logs of solves that are not finished, leases of runs, and Prefect's
-    own files, which nightbeam leaves alone.
+    other scenarios), regions, solve and scenario_sums (optimisations), beam_dose (final doses). The rest: files
+    being written, damaged ones that were put out of the way, logs of solves that are not finished, leases of runs,
+    and Prefect's own files, which nightbeam leaves alone.
     """
     from storage.maintenance import LEASES, LEFTOVERS, PREFECT, list_folder, list_objects, n_byte_of_store
 

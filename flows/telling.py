@@ -13,7 +13,8 @@ from engine.model.case import Case, PatientPosition
 from engine.model.machine import MACHINES
 from engine.model.scenario import Scenario
 from engine.optimise.bound import Certificate
-from engine.optimise.robust import in_words, over_scenarios
+from engine.optimise.generation import Generation
+from engine.optimise.robust import Form, in_words, over_scenarios
 from engine.optimise.solvers.base import SOLVER_WORDS
 from engine.physics.hu_table import BUILT_IN
 from engine.spec.study import Study
@@ -28,6 +29,8 @@ from flows.report.summary import (
     CertificateSummary,
     ConvergenceSummary,
     DoseSummary,
+    GenerationRound,
+    GenerationSummary,
     GridSummary,
     MadeStructure,
     ObjectiveTerm,
@@ -196,7 +199,7 @@ def plan_summary(
         ),
         scenarios=tuple(
             ScenarioSummary.of(
-                e.scenario, in_optimisation=index == 0 or robust != "nominal", in_evaluation=True
+                e.scenario, in_optimisation=_is_optimised_on(index, robust, solve), in_evaluation=True
             )
             for index, e in enumerate(judgement.evaluations)
         ),
@@ -211,6 +214,13 @@ def plan_summary(
         ),
         notes=(*study_notes(study), *reference.notes, *case.notes),
     )
+
+
+def _is_optimised_on(index: int, robust: Form, solve: Solve) -> bool:
+    """Return whether the tiles of a scenario were made for the optimiser."""
+    if solve.generation is not None:
+        return index in solve.generation.built
+    return index == 0 or robust != "nominal"
 
 
 def fields_in_words(study: Study) -> str:
@@ -264,6 +274,8 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
     how = f" in {n_stage} smoothing stages" if n_stage > 1 else ""
     if solve.limits is not None:
         how = " in rounds of an augmented Lagrangian"
+    if solve.generation is not None:
+        how = f" in {len(solve.generation.rounds)} rounds of scenario generation"
     return ConvergenceSummary(
         solver=SOLVER_WORDS[study.optimisation.solver]
         + how
@@ -282,6 +294,29 @@ def convergence(study: Study, scenarios: Sequence[Scenario], solve: Solve) -> Co
         ),
         stopping_reason=solve.result.reason,
         certificate=certificate_summary(solve.certificate, certificate_in_words(study, solve.certificate)),
+        generation=None if solve.generation is None else generation_summary(solve.generation, scenarios),
+    )
+
+
+def generation_summary(generation: Generation, scenarios: Sequence[Scenario]) -> GenerationSummary:
+    """Describe how the scenarios were found that matter."""
+    return GenerationSummary(
+        rounds=tuple(
+            GenerationRound(
+                n_held=len(told.held),
+                added=tuple(scenarios[number].name for number in told.added),
+                purpose="to find scenarios" if told.loose else "to find the plan",
+                evaluations=told.n_evaluation,
+                objective_held=told.value_held,
+                objective=told.value,
+                worst_scenario=scenarios[told.worst].name,
+                lower_bound=told.lower_bound,
+            )
+            for told in generation.rounds
+        ),
+        n_built=len(generation.built),
+        n_scenario=generation.n_scenario,
+        reason=generation.reason,
     )
 
 

@@ -383,27 +383,44 @@ def certify(
             "no certificate: some beamlets lower the objective without end, because no objective limits the dose from "
             "above where they give any",
         )  # fmt: skip
+    exceeded_gy = None
     if problem.constraints:
+        exceeded_gy = float(problem.excess_gy(result.limited).max(initial=0.0))
+    return certificate_of(value, lower, n_evaluation, exceeded_gy)
+
+
+def certificate_of(
+    value: float, lower: float, n_evaluation: int, exceeded_gy: float | None = None
+) -> Certificate:
+    """Return the certificate of a plan from a lower bound, and say in words what it means.
+
+    Parameters
+    ----------
+    value
+        Objective of the plan without smoothing.
+    lower
+        What no weights can be below; with hard constraints, what none within the limits can be below.
+    n_evaluation
+        Evaluations for the bound alone.
+    exceeded_gy
+        By how much the plan exceeds limits, in Gy or what stands for it; None if there are none.
+    """
+    if exceeded_gy is not None:
         # A plan that exceeds limits may have less than any within them.
         lower = min(lower, value)
     gap = (value - lower) / value if value > max(lower, 0.0) else 0.0
-    return Certificate(value, lower, gap, n_evaluation, _in_words(problem, result, value, lower, gap))
-
-
-def _in_words(problem: Problem, result: SolveResult, value: float, lower: float, gap: float) -> str:
-    within = " within the limits" if problem.constraints else ""
+    within = "" if exceeded_gy is None else " within the limits"
     percent = np.ceil(1e4 * gap) / 100.0
     text = (
         f"no weights{within} give an objective below {lower:.6g}: "
         f"this plan's {value:.6g} could fall by {percent:g} % at most"
     )
-    exceeded_gy = float(problem.excess_gy(result.limited).max(initial=0.0))
-    if exceeded_gy <= 0.0:
-        return text
-    return (
-        f"{text} (it exceeds limits by up to {exceeded_gy:.2g} Gy, or what stands for it; the bound is for plans that "
-        "do not)"
-    )
+    if exceeded_gy is not None and exceeded_gy > 0.0:
+        text += (
+            f" (it exceeds limits by up to {exceeded_gy:.2g} Gy, or what stands for it; the bound is for plans that "
+            "do not)"
+        )
+    return Certificate(value, lower, gap, n_evaluation, text)
 
 
 def _raise_bound(

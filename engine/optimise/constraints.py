@@ -161,6 +161,22 @@ def counted_states(constraints: Sequence[Constraint], counts: F64) -> F64:
     return mask
 
 
+def excesses_gy(constraints: Sequence[Constraint], counts: F64, limited: F64) -> F64:
+    """Return by how much limits are exceeded in every scenario, (n_constraint, n_scenario); -inf where none is.
+
+    Parameters
+    ----------
+    constraints, counts
+        As for `counted_states`.
+    limited
+        Value of every constraint's function in every scenario, shape (n_constraint, n_scenario).
+    """
+    excess_gy = counted_states(constraints, counts)
+    for row, constraint, values in zip(excess_gy, constraints, limited, strict=True):
+        row += constraint.excess_gy(values)
+    return excess_gy
+
+
 @dataclass(frozen=True)
 class Pressure:
     """Multipliers and penalties of one round of the augmented Lagrangian.

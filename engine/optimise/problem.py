@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import OptimisationError
 from engine.model.arrays import F64
-from engine.optimise.constraints import Constraint, Pressure, counted_states
+from engine.optimise.constraints import Constraint, Pressure, excesses_gy
 from engine.optimise.functions import MeanDose, one_sided
 from engine.optimise.group import GroupEvaluator, Question, RegionRows, Term
 from engine.optimise.risk import Judged
@@ -208,10 +208,7 @@ class Problem:
     def excess_gy(self, limited: F64) -> F64:
         """Return by how much limits are exceeded in every scenario, (n_constraint, n_scenario); -inf where none is."""
         counts = np.ones(self.used) if self.form == "voxel_worst_case" else self.probability
-        excess_gy = counted_states(self.constraints, counts)
-        for row, constraint, values in zip(excess_gy, self.constraints, limited, strict=True):
-            row += constraint.excess_gy(values)
-        return excess_gy
+        return excesses_gy(self.constraints, counts, limited)
 
     def evaluate(self, weight: F64, temperature: float) -> Evaluation:
         """Return value and gradient at ``weight``.

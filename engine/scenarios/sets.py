@@ -13,7 +13,7 @@ import numpy as np
 from engine.errors import StudyError
 from engine.model.scenario import Scenario
 
-SetupPattern = Literal["none", "axes", "corners14", "corners26", "random"]
+SetupPattern = Literal["none", "axes", "corners14", "corners26", "cube26", "random"]
 NOMINAL = Scenario("nominal")
 
 
@@ -26,8 +26,9 @@ def setup_shifts(
     ----------
     pattern
         ``axes``: 6 shifts along ±x, ±y, ±z. ``corners14``: those and the 8 corners, all on the ellipsoid with the half
-        axes ``shift_mm``. ``corners26``: those and the 12 edges, likewise. ``random``: normally distributed with
-        standard deviations ``shift_mm``.
+        axes ``shift_mm``. ``corners26``: those and the 12 edges, likewise. ``cube26``: all combinations of
+        ``-shift_mm``, 0 and ``+shift_mm`` along x, y and z, so that corners are further away than faces. ``random``:
+        normally distributed with standard deviations ``shift_mm``.
     shift_mm
         Half axes or standard deviations along x, y, z.
     number, seed
@@ -42,7 +43,7 @@ def setup_shifts(
             (f"random {index + 1}", (float(x), float(y), float(z)))
             for index, (x, y, z) in enumerate(drawn * np.asarray(shift_mm))
         ]
-    wanted = {"axes": (1,), "corners14": (1, 3), "corners26": (1, 2, 3)}[pattern]
+    wanted = {"axes": (1,), "corners14": (1, 3), "corners26": (1, 2, 3), "cube26": (1, 2, 3)}[pattern]
     shifts: list[tuple[str, tuple[float, float, float]]] = []
     for n_axis in wanted:
         for signs in product((1, 0, -1), repeat=3):
@@ -52,7 +53,7 @@ def setup_shifts(
                 or np.count_nonzero(signs) != n_axis
             ):
                 continue
-            scale = 1.0 / np.sqrt(n_axis)
+            scale = 1.0 if pattern == "cube26" else 1.0 / np.sqrt(n_axis)
             x, y, z = (float(s * scale * mm) for s, mm in zip(signs, shift_mm, strict=True))
             name = " ".join(
                 f"{'+' if s > 0 else '-'}{axis}" for s, axis in zip(signs, "xyz", strict=True) if s

@@ -300,8 +300,39 @@ class ShiftSummary(ReportModel):
     metrics: tuple[ShiftedMetric, ...] = ()
 
 
+class GenerationRound(ReportModel):
+    """One round of scenario generation.
+
+    ``n_held`` scenarios were solved over, ``added`` are those that the round before had not. ``purpose`` says whether
+    it was to find scenarios or to find the plan. ``objective_held`` (None: these scenarios alone make none) and
+    ``objective`` are those of its plan over these and over all scenarios, ``worst_scenario`` has the largest share in
+    the latter. No plan is below ``lower_bound`` over all scenarios, as far as is proven by then.
+    """
+
+    n_held: int
+    added: tuple[str, ...]
+    purpose: Literal["to find scenarios", "to find the plan"]
+    evaluations: int
+    objective_held: float | None
+    objective: float
+    worst_scenario: str
+    lower_bound: float | None
+
+
+class GenerationSummary(ReportModel):
+    """How the scenarios were found that matter: rounds, ``n_built`` matrices of ``n_scenario``, and why it ended."""
+
+    rounds: tuple[GenerationRound, ...] = Field(min_length=1)
+    n_built: int
+    n_scenario: int
+    reason: str
+
+
 class ConvergenceSummary(ReportModel):
-    """How the solver got there: objective after each number of evaluations, and why it stopped, in words."""
+    """How the solver got there: objective after each number of evaluations, and why it stopped, in words.
+
+    With ``generation`` these are the evaluations of all rounds, and every round's objective is that over its scenarios.
+    """
 
     solver: str
     evaluations: tuple[int, ...]
@@ -309,6 +340,7 @@ class ConvergenceSummary(ReportModel):
     terms: tuple[ObjectiveTerm, ...]
     stopping_reason: str
     certificate: CertificateSummary | None = None
+    generation: GenerationSummary | None = None
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:

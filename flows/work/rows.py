@@ -1,6 +1,6 @@
 """Work of the optimise stage: the rows of some bricks, from stored tiles, or filled in from stored views."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,8 +112,13 @@ class TilesOfViews:
 
     def rows(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> list[RowGroup]:
         """Fill them in."""
+        return list(self.one_by_one(store, layout, groups))
+
+    def one_by_one(self, store: Store, layout: BrickLayout, groups: Sequence[Bricks]) -> Iterator[RowGroup]:
+        """Yield the rows of some groups, filled in when they are asked for; views are read once."""
         kept = [store.read_arrays(VIEW, digest)[0] for digest in self.views]
-        return [self._rows_of_group(kept, layout, group) for group in groups]
+        for group in groups:
+            yield self._rows_of_group(kept, layout, group)
 
     def _rows_of_group(
         self, kept: Sequence[Mapping[str, npt.NDArray[Any]]], layout: BrickLayout, group: Bricks
@@ -202,6 +207,31 @@ class StoredGroups:
             MovedDose(n * size, nominal, halo, tuple(way))
             for (_, n), nominal, halo, way in zip(bricks, held, halos, ways, strict=True)
         ]
+
+    def of_scenario(self, number: int) -> Iterator[GroupEvaluator]:
+        """Yield evaluators of all groups in one scenario alone, each made when it is asked for."""
+        store, source, size = Store(self.store), self.scenarios[number], self.layout.brick_size
+        if isinstance(source, MovedNominal):
+            raise ValueError(
+                f"scenario {number} has no matrix of its own (its dose is the nominal one, moved)"
+            )
+        arrays, _ = store.read_arrays(REGIONS, self.regions)
+        shares, references_gy = _shares_and_references(arrays)
+        for rows, (first, n) in zip(
+            _one_by_one(source, store, self.layout, self.bricks), self.bricks, strict=True
+        ):
+            yield GroupEvaluator([rows], regions_of_group(shares, first * size, n * size, references_gy))
+
+
+def _one_by_one(
+    source: TileSource, store: Store, layout: BrickLayout, groups: Sequence[Bricks]
+) -> Iterator[RowGroup]:
+    """Yield the rows of some groups, no more than one of which has to be in memory at a time."""
+    if isinstance(source, TilesOfViews):
+        yield from source.one_by_one(store, layout, groups)
+    else:
+        for group in groups:
+            yield from source.rows(store, layout, [group])
 
 
 def _shares_and_references(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[F32], dict[int, F32]]:

@@ -81,6 +81,34 @@ weight = 5.0
 
 
 @pytest.mark.usefixtures("shared_prefect")
+def test_scenario_generation_is_within_the_certificate_of_all_scenarios_and_is_found_again(
+    finished, tmp_path
+):
+    folder, store, _ = finished
+    before = tiles(store, "view")
+    text = STUDY.replace("max_evaluations = 60", "max_evaluations = 60\nscenario_generation = true")
+    weight = plan(tmp_path, store, text)
+    assert tiles(store, "view") == before
+    full, found = (
+        json.loads((of / "out" / "summary.json").read_text())["convergence"] for of in (folder, tmp_path)
+    )
+    assert found["certificate"]["lower_bound"] <= full["certificate"]["objective"]
+    assert full["certificate"]["lower_bound"] <= found["certificate"]["objective"]
+    generation = found["generation"]
+    assert 1 < generation["n_built"] <= generation["n_scenario"] == 7
+    assert generation["rounds"][0]["n_held"] == 1
+    assert sum(term["weight"] * term["value"] for term in found["terms"]) == pytest.approx(
+        found["certificate"]["objective"], rel=1e-12
+    )
+    told = f"The dose matrices of {generation['n_built']} of 7 scenarios were built"
+    assert told in (tmp_path / "out" / "report.html").read_text()
+    solves, sums = tiles(store, "solve"), tiles(store, "scenario_sums")
+    assert sums
+    np.testing.assert_array_equal(plan(tmp_path / "again", store, text), weight)
+    assert (tiles(store, "solve"), tiles(store, "scenario_sums")) == (solves, sums)
+
+
+@pytest.mark.usefixtures("shared_prefect")
 def test_a_plan_of_many_kinds_of_objectives_ends_with_all_of_them_in_its_report(finished, tmp_path):
     _, store, _ = finished
     before = tiles(store)

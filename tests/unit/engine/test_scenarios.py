@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ HALF_AXES_MM = (3.0, 4.0, 5.0)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "number"), [("none", 0), ("axes", 6), ("corners14", 14), ("corners26", 26)]
+    ("pattern", "number"), [("none", 0), ("axes", 6), ("corners14", 14), ("corners26", 26), ("cube26", 26)]
 )
 def test_pattern_has_its_number_of_different_shifts(pattern: SetupPattern, number: int) -> None:
     shifts = setup_shifts(pattern, HALF_AXES_MM, 0, 0)
@@ -26,6 +28,12 @@ def test_design_shifts_are_symmetric_and_lie_on_the_ellipsoid(pattern: SetupPatt
         mirror = np.ones(3)
         mirror[axis] = -1.0
         assert {tuple(shift) for shift in (shifts * mirror).round(9) + 0.0} == found
+
+
+def test_a_cube_and_the_nominal_setup_are_a_grid_of_three_shifts_along_each_axis() -> None:
+    shifts = {shift for _, shift in setup_shifts("cube26", HALF_AXES_MM, 0, 0)}
+    expected = set(product((-3.0, 0.0, 3.0), (-4.0, 0.0, 4.0), (-5.0, 0.0, 5.0))) - {(0.0, 0.0, 0.0)}
+    assert shifts == expected
 
 
 def test_names_say_the_direction() -> None:
@@ -51,7 +59,7 @@ def test_random_shifts_have_the_standard_deviations_that_were_asked_for() -> Non
 
 
 @given(
-    st.sampled_from(["none", "axes", "corners14", "corners26", "random"]),
+    st.sampled_from(["none", "axes", "corners14", "corners26", "cube26", "random"]),
     st.lists(st.sampled_from([0.9, 0.97, 1.03, 1.1]), unique=True),
     st.floats(0.0, 0.99),
 )

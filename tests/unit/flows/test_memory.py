@@ -1,5 +1,7 @@
 """The projection of memory against what is there when it has been computed."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,9 @@ from engine.model.scenario import Scenario
 from engine.spec.study import load_study
 from flows import stages
 from flows.cases import case_of_study
-from flows.memory import project_memory
+from flows.memory import fit_memory, project_memory
 from flows.progress import Reporter
-from flows.run import Run
+from flows.run import Computing, Run
 from flows.solving import N_GROUP
 from storage.store import Store
 from tests.e2e.small_study import STUDY, write_study
@@ -89,3 +91,13 @@ def test_more_threads_and_more_questions_need_more(planned):
     assert project_memory(reference, placement, scenarios, 9, 2, 1).evaluating == pytest.approx(
         9 * one.evaluating
     )
+
+
+def test_where_some_scenarios_will_do_it_is_told_how_many_fit(planned, tmp_path, caplog):
+    reference, placement, scenarios, _, _ = planned
+    need = project_memory(reference, placement, scenarios, 1, 1, 1)
+    half = Computing(n_worker=1, memory_gib=(need.peak - need.rows // 2) / (1 << 30))
+    caplog.set_level("INFO", "nightbeam")
+    with Run(Store(tmp_path), Reporter(quiet=True), half) as run:
+        fit_memory(run, reference, placement, scenarios, 1, some=True)
+    assert re.search(r"enough for the tiles of [3-6] of 7 scenarios", caplog.text)

@@ -23,6 +23,15 @@ def test_every_example_is_a_good_study(example):
     assert load_study(example).objectives
 
 
+BEFORE_OPTIMISATION = """
+report_grid_mm = 5.0
+lateral_cutoff_mm = 40.0
+
+[scenarios]
+setup = "axes"
+shift_mm = 4.0
+
+[optimisation]"""
 BROKEN = {
     "not toml": ("name = ", "name == ", "not valid TOML"),
     "a typo in a key": ("normalise", "normalize", "prescription.normalize"),
@@ -95,6 +104,11 @@ BROKEN = {
         '"percentile"\nworst_percent = 10.0',
         "have no percentiles; use 'cvar'",
     ),
+    "scenario generation for a mean": (
+        '"composite_worst_case"',
+        '"expected"\nscenario_generation = true',
+        "optimisation.scenario_generation: robust = 'expected' cannot do with fewer scenarios",
+    ),
     "an unknown solver": ("max_evaluations = 60", 'solver = "simplex"', "optimisation.solver"),
     "a seed of a solver without random moves": (
         "max_evaluations = 60",
@@ -113,6 +127,16 @@ BROKEN = {
         'setup = "axes"\nshift_mm = 4.0\n\n[optimisation]',
         'density_factors = [0.97, 1.03]\n\n[optimisation]\nscenario_dose = "shifted"',
         "'shifted' needs setup scenarios",
+    ),
+    "shifted doses on points further apart than beamlets": (
+        f"8.0{BEFORE_OPTIMISATION}",
+        f'10.0{BEFORE_OPTIMISATION}\nscenario_dose = "shifted"',
+        "'shifted' needs a dose.grid_mm finer than the beamlets",
+    ),
+    "shifted doses and scenario generation": (
+        "[optimisation]",
+        '[optimisation]\nscenario_dose = "shifted"\nscenario_generation = true',
+        "nothing to generate",
     ),
     "shifted doses of a plan that looks at none": (
         'robust = "composite_worst_case"',
