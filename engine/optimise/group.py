@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.influence.rows import RowGroup
-from engine.model.arrays import F32, F64, I32
+from engine.model.arrays import F32, F64, I32, Bool
 from engine.optimise.functions import DoseFunction
+from engine.optimise.quiet import Quiet, QuietRows
 from engine.optimise.robust import soft_extreme_dose, soft_extreme_dose_change
 
 
@@ -139,7 +140,7 @@ class GroupEvaluator:
     """Holds the rows of one group for all scenarios.
 
     Takes several questions at once, because products with several sets of weights share the reading of the tiles.
-    Answers do not depend on what is asked together.
+    Answers do not depend on what is asked together, nor on what was asked before: that leaves unread what cannot count.
 
     Parameters
     ----------
@@ -152,6 +153,7 @@ class GroupEvaluator:
     def __init__(self, scenarios: Sequence[RowGroup], regions: Sequence[RegionRows]) -> None:
         self.scenarios = tuple(scenarios)
         self.regions = tuple(regions)
+        self._quiet = Quiet(self.scenarios, self.regions)
         self._dose_gy: list[list[F64]] = []
         """Doses of every question of the last `sums`, one a scenario."""
         self._change_gy: list[list[F64]] = []
@@ -170,7 +172,7 @@ class GroupEvaluator:
         list
             For every question an array, shape (n_sum, n_state).
         """
-        self._dose_gy = self._doses([(question.used, question.weight) for question in questions])
+        self._dose_gy, _ = self._doses(questions)
         return [
             self._sums_of(question, dose_gy)
             for question, dose_gy in zip(questions, self._dose_gy, strict=True)
@@ -191,11 +193,7 @@ class GroupEvaluator:
         list
             For every question an array, shape (2, n_sum, n_state).
         """
-        n = len(questions)
-        weights = [question.weight for question in questions]
-        used = [question.used for question in questions]
-        doses = self._doses(list(zip(used * 2, [*weights, *directions], strict=True)))
-        self._dose_gy, self._change_gy = doses[:n], doses[n:]
+        self._dose_gy, self._change_gy = self._doses(questions, directions)
         return [
             np.stack([self._sums_of(question, dose_gy), self._sums_of(question, dose_gy, change_gy)])
             for question, dose_gy, change_gy in zip(questions, self._dose_gy, self._change_gy, strict=True)
@@ -254,16 +252,44 @@ class GroupEvaluator:
         adjoint: F64 = result[0]
         return adjoint
 
-    def _doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
-        """Return the doses of some weights, each in as many scenarios as it asks for."""
-        result: list[list[F64]] = [[] for _ in asked]
+    def _doses(
+        self, questions: Sequence[Question], directions: Sequence[F64] = ()
+    ) -> tuple[list[list[F64]], list[list[F64]]]:
+        """Return the doses of every question in the scenarios that it looks at, and their changes along directions.
+
+        Where a dose cannot count, both are 0.
+        """
+        doses: list[list[F64]] = [[] for _ in questions]
+        changes: list[list[F64]] = [[] for _ in directions]
+        quiet = self._quiet.of(questions)
+        wanted = [self._wanted(question, known) for question, known in zip(questions, quiet, strict=True)]
         for scenario, rows in enumerate(self.scenarios):
-            wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
-            if wanted:
-                doses = rows.dose(np.stack([asked[number][1] for number in wanted]))
-                for number, dose_gy in zip(wanted, doses, strict=True):
-                    result[number].append(dose_gy)
-        return result
+            asking = [number for number, question in enumerate(questions) if scenario < question.used]
+            if not asking:
+                break
+            of_all = [questions[number].weight for number in asking]
+            of_all += [directions[number] for number in asking] if directions else []
+            read = np.stack([wanted[number][scenario] for number in asking])
+            found = rows.dose(np.stack(of_all), np.concatenate([read, read]) if directions else read)
+            for place, number in enumerate(asking):
+                doses[number].append(found[place])
+                known = quiet[number]
+                if known is not None:
+                    known[scenario].note(read[place], found[place])
+                if directions:
+                    changes[number].append(found[len(asking) + place])
+        return doses, changes
+
+    def _wanted(self, question: Question, known: Sequence[QuietRows] | None) -> list[Bool]:
+        """Return which mini-blocks may count for a question in each scenario that it looks at."""
+        if known is None:
+            everything = np.ones(self.scenarios[0].n_mini_row, dtype=np.bool_)
+            return [everything] * question.used
+        wanted = [of_scenario.may_count(question.weight) for of_scenario in known[: question.used]]
+        if question.voxel_temperature_gy is None:
+            return wanted
+        # The extreme dose of a voxel is made from those of all scenarios.
+        return [np.logical_or.reduce(wanted)] * question.used
 
     def _adjoint(self, questions: Sequence[Question], by_rows: Sequence[dict[int, F64]]) -> list[F64]:
         """Return for every question what its rows' numbers (by scenario) come to for the beamlets."""
