@@ -113,5 +113,8 @@ def project_memory(
         rows=most * len(scenarios),
         rows_of_group=largest_group * len(scenarios),
         loading=max(most + largest_group, filling * n_thread),
-        evaluating=int(n_active * share * 8 * (2 * len(scenarios) + 1) * n_question),
+        # Doses and gradients of a row in each scenario; its silent level, and an eighth of how far it may be above.
+        evaluating=int(
+            n_active * share * (8 * (2 * len(scenarios) + 2) + len(scenarios)) * n_question,
+        ),
     )

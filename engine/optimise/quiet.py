@@ -50,25 +50,27 @@ class QuietRows:
     """
 
     def __init__(self, rows: RowGroup, level_gy: F64) -> None:
-        self._rows, self._level_gy = rows, level_gy
+        self._rows = rows
         self._weight: F64 | None = None
         by_mini = level_gy.reshape(-1, MINI_SIZE)
-        self._has_levels = bool((np.isfinite(by_mini).any(axis=1) & ~np.isneginf(by_mini).any(axis=1)).any())
+        has_levels = bool((np.isfinite(by_mini).any(axis=1) & ~np.isneginf(by_mini).any(axis=1)).any())
+        self._level_gy = level_gy if has_levels else None
         # Where no row is in a region, none is ever above its level.
         self._above_gy: F64 = np.where(np.isposinf(by_mini).all(axis=1), -np.inf, np.inf)
         """How far each mini-block's doses can be above their levels at most."""
 
     def may_count(self, weight: F64) -> Bool:
         """Return which mini-blocks may count at some weights, shape (n_mini_row,)."""
-        if self._weight is not None and self._has_levels:
+        if self._weight is not None and self._level_gy is not None:
             rise_gy = self._rows.most_rise_gy(weight - self._weight)
             self._above_gy += np.repeat(rise_gy, self._rows.brick_size // MINI_SIZE)
         self._weight = weight.copy()
-        return self._above_gy > -_MARGIN_GY
+        # Said like this, what is not a number counts, and shows.
+        return ~(self._above_gy <= -_MARGIN_GY)
 
     def note(self, read: Bool, dose_gy: F64) -> None:
         """Take note of the doses of mini-blocks that were read, at the weights of the last `may_count`."""
-        if self._has_levels:
+        if self._level_gy is not None:
             _note(read, dose_gy, self._level_gy, self._above_gy)
 
 
@@ -78,7 +80,9 @@ def _note(read: Bool, dose_gy: F64, level_gy: F64, above_gy: F64) -> None:
         if read[mini]:
             above = -np.inf
             for row in range(mini * MINI_SIZE, (mini + 1) * MINI_SIZE):
-                above = max(above, dose_gy[row] - level_gy[row])
+                beyond = dose_gy[row] - level_gy[row]
+                if not beyond <= above:
+                    above = beyond
             above_gy[mini] = above
 
 

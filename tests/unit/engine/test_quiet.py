@@ -123,6 +123,13 @@ def test_doses_near_their_level_are_read_again():
     assert 0 < np.count_nonzero(again) < again.size
 
 
+def test_weights_that_are_no_numbers_show_in_the_sums():
+    group = new_group()
+    for weight in (np.full(N_BEAMLET, 0.1), np.full(N_BEAMLET, np.nan), np.full(N_BEAMLET, 0.1)):
+        (sums,) = group.sums([Question(weight, (OVER,), 3)])
+        assert np.isnan(sums).any() == np.isnan(weight).any()
+
+
 def test_rows_in_no_region_are_never_read():
     only = np.arange(64, 128, dtype=np.int32)
     regions = [RegionRows(only, np.full(64, 1 / 64))]
@@ -144,7 +151,10 @@ def test_wanted_mini_blocks_have_the_bits_of_the_whole_product():
     [
         (SquaredOverdose(dose_gy=10.0), None),
         (SquaredOverdose(reference_dose="other"), np.array([4.0, 10.0, 30.0])),
-        (DoseFallOff(from_structure="PTV", near_gy=40.0, far_gy=10.0, fall_off_per_mm=0.1), np.array([40.0, 20.0, 11.0])),
+        (
+            DoseFallOff(from_structure="PTV", near_gy=40.0, far_gy=10.0, fall_off_per_mm=0.1),
+            np.array([40.0, 20.0, 11.0]),
+        ),
         (LinearOverdose(dose_gy=10.0), None),
     ],
     ids=["squared", "reference", "fall-off", "linear"],
