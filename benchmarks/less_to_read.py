@@ -278,6 +278,7 @@ def main() -> None:
     parser.add_argument(
         "--best", type=float, help=f"lowest objective known; default: {N_LONG} evaluations' lowest"
     )
+    parser.add_argument("--evaluations", type=int, default=500, help="limit of the second phase; default 500")
     given = parser.parse_args()
     study = changed(
         load_study(STUDY),
@@ -322,7 +323,7 @@ def main() -> None:
         "bits 8, squares": lambda: fewer_bits(groups, True),
         **{f"chance below {below:g}": by_chance(below) for below in (0.01, 0.05, 0.2)},
     }
-    options, best = SolverOptions(500, 1e-7), given.best
+    options, best = SolverOptions(given.evaluations, 1e-7), given.best
     if best is None:
         best = float(solved(groups, terms, start, SolverOptions(N_LONG, 1e-12), n_beamlet).lowest[-1])
     print(
