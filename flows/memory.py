@@ -152,7 +152,10 @@ def project_memory(
         rows=int(of_worker.max(initial=0)),
         rows_of_group=int(resident.max(initial=0)),
         loading=max(most + around + largest_group, filling * n_thread),
-        evaluating=int((n_active * share * (2 * len(scenarios) + 1) + 2 * places) * 8 * n_question),
+        # Doses and gradients of a row in each scenario; its silent level, and an eighth of how far it may be above.
+        evaluating=int(
+            (n_active * share * (8 * (2 * len(scenarios) + 2) + len(scenarios)) + 8 * 2 * places) * n_question
+        ),
     )
 
 

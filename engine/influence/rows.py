@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from engine._jit import kernel
-from engine._vector import load, load_counts, spread, store, total
+from engine._vector import aligned, aligned_zeros
 from engine.geometry.bricks import MINI_SIZE
+from engine.influence.products import add_adjoint, add_dose, add_rise
 from engine.model.arrays import F32, F64, I32, I64, U16, Bool
 from engine.model.influence import Tile, TileColumn
 
@@ -36,7 +36,7 @@ class RowGroup:
     segment_begin
         First mini-block of every segment and, last, their number, shape (n_segment + 1,).
     mini, value
-        Mini-block numbers (n_mini,) and counts (n_mini, 8).
+        Mini-block numbers (n_mini,) and counts (n_mini, 8); in a segment, every mini-block at most once.
     """
 
     first_brick: int
@@ -62,7 +62,12 @@ class RowGroup:
             for a in (self.brick_begin, self.beamlet, self.scale, self.segment_begin, self.mini, self.value)
         )
 
-    def dose(self, weight: F64) -> F64:
+    @property
+    def n_mini_row(self) -> int:
+        """Mini-blocks of the group's rows, whether any beamlet reaches them or not."""
+        return self.n_row // MINI_SIZE
+
+    def dose(self, weight: F64, wanted: Bool | None = None) -> F64:
         """Return the dose on the group's rows for the weights of all beamlets.
 
         Parameters
@@ -70,6 +75,9 @@ class RowGroup:
         weight
             Weights, shape (n_beamlet,), or several sets of them, shape (n, n_beamlet): several take less time at once
             than one after the other, and give the same bits.
+        wanted
+            Of which mini-blocks each set's dose is wanted, shape (n, n_mini_row); all, if it is not given. The others
+            have 0, and most of what they have in the tiles is not read.
 
         Returns
         -------
@@ -77,83 +85,38 @@ class RowGroup:
             Dose in Gy, shape (n_row,) or (n, n_row).
         """
         weights = np.ascontiguousarray(np.atleast_2d(weight), dtype=np.float64)
-        dose_gy = np.zeros((weights.shape[0], self.n_row), dtype=np.float64)
-        _forward(
+        dose_gy = aligned_zeros((weights.shape[0], self.n_row))
+        everything = wanted is None
+        if wanted is None:
+            wanted = np.ones((weights.shape[0], self.n_mini_row), dtype=np.bool_)
+        add_dose(
             self.brick_begin, self.beamlet, self.scale, self.segment_begin, self.mini, self.value,
-            self.brick_size, weights, dose_gy,
+            self.brick_size, weights, wanted, dose_gy,
         )  # fmt: skip
+        if not everything:
+            # Of those read beside others there is a part of the dose.
+            dose_gy.reshape(-1, MINI_SIZE)[~wanted.reshape(-1)] = 0.0
         return dose_gy.reshape(*weight.shape[:-1], self.n_row)
+
+    def most_rise_gy(self, change: F64) -> F64:
+        """Return what a change of the weights, shape (n_beamlet,), can raise any dose of each brick by, (n_brick,).
+
+        Only the largest entry of every segment counts, so this takes a few per cent of a product.
+        """
+        rise_gy = np.zeros(self.n_brick)
+        add_rise(self.brick_begin, self.beamlet, self.scale, np.maximum(change, 0.0), rise_gy)
+        return rise_gy
 
     def add_adjoint(self, row_gradient: F64, weight_gradient: F64) -> None:
         """Add the product of the transposed matrix with ``row_gradient`` to ``weight_gradient``.
 
-        Shapes are (n_row,) and (n_beamlet,), or (n, n_row) and (n, n_beamlet) for several at once.
+        Shapes are (n_row,) and (n_beamlet,), or (n, n_row) and (n, n_beamlet) for several at once. Counts of
+        mini-blocks where ``row_gradient`` is 0 are not read.
         """
-        _adjoint(
+        add_adjoint(
             self.brick_begin, self.beamlet, self.scale, self.segment_begin, self.mini, self.value,
-            self.brick_size, np.ascontiguousarray(np.atleast_2d(row_gradient)), np.atleast_2d(weight_gradient),
+            self.brick_size, aligned(np.atleast_2d(row_gradient)), np.atleast_2d(weight_gradient),
         )  # fmt: skip
-
-
-@kernel
-def _forward(
-    brick_begin: I64, beamlet: I32, scale: F32, segment_begin: I64, mini: U16, value: U16,
-    brick_size: int, weight: F64, dose_gy: F64,
-) -> None:  # fmt: skip
-    """Add every segment's dose for every set of weights; the order of additions to a row is that of segments.
-
-    ``weight`` (n, n_beamlet), ``dose_gy`` (n, n_row). A segment is in the processor's cache after its first set.
-    """
-    n_row = dose_gy.shape[1]
-    for brick in range(brick_begin.size - 1):
-        first = brick * brick_size
-        for segment in range(brick_begin[brick], brick_begin[brick + 1]):
-            for one in range(weight.shape[0]):
-                gy = weight[one, beamlet[segment]] * scale[segment]
-                if gy == 0.0:
-                    continue
-                start = one * n_row + first
-                for i in range(segment_begin[segment], segment_begin[segment + 1]):
-                    at = start + np.int64(mini[i]) * 8
-                    store(dose_gy, at, load(dose_gy, at) + spread(gy) * load_counts(value, i * 8))
-
-
-@kernel
-def _adjoint(
-    brick_begin: I64, beamlet: I32, scale: F32, segment_begin: I64, mini: U16, value: U16,
-    brick_size: int, row_gradient: F64, weight_gradient: F64,
-) -> None:  # fmt: skip
-    """Add every segment's share of the transposed products, segment by segment.
-
-    ``row_gradient`` (n, n_row), ``weight_gradient`` (n, n_beamlet). Four at a time share the reading of the counts.
-    """
-    n, n_row = row_gradient.shape
-    by_four = n - n % 4
-    for brick in range(brick_begin.size - 1):
-        first = brick * brick_size
-        for segment in range(brick_begin[brick], brick_begin[brick + 1]):
-            to, gy = beamlet[segment], scale[segment]
-            begin, end = segment_begin[segment], segment_begin[segment + 1]
-            for one in range(0, by_four, 4):
-                start = one * n_row + first
-                a, b, c, d = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
-                for i in range(begin, end):
-                    counts = load_counts(value, i * 8)
-                    at = start + np.int64(mini[i]) * 8
-                    a = a + load(row_gradient, at) * counts
-                    b = b + load(row_gradient, at + n_row) * counts
-                    c = c + load(row_gradient, at + 2 * n_row) * counts
-                    d = d + load(row_gradient, at + 3 * n_row) * counts
-                weight_gradient[one, to] += total(a) * gy
-                weight_gradient[one + 1, to] += total(b) * gy
-                weight_gradient[one + 2, to] += total(c) * gy
-                weight_gradient[one + 3, to] += total(d) * gy
-            for one in range(by_four, n):
-                start = one * n_row + first
-                a = spread(0.0)
-                for i in range(begin, end):
-                    a = a + load(row_gradient, start + np.int64(mini[i]) * 8) * load_counts(value, i * 8)
-                weight_gradient[one, to] += total(a) * gy
 
 
 def rows_of_columns(

@@ -9,7 +9,7 @@ import numpy as np
 from engine._jit import kernel
 from engine.influence.halo import Halo, Stencil
 from engine.influence.rows import RowGroup
-from engine.model.arrays import F64, I32, I64
+from engine.model.arrays import F64, I32, I64, Bool
 
 
 class ScenarioRows(Protocol):
@@ -25,8 +25,19 @@ class ScenarioRows(Protocol):
         """Bytes that are held."""
         ...
 
-    def doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
-        """Return the doses (n_row,) of some weights (n_beamlet,), each in as many scenarios as it asks for."""
+    @property
+    def matrices(self) -> tuple[RowGroup, ...]:
+        """The matrix of every scenario by itself; none where scenarios share one."""
+        ...
+
+    def doses(
+        self, asked: Sequence[tuple[int, F64]], wanted: Sequence[Sequence[Bool] | None] | None = None
+    ) -> list[list[F64]]:
+        """Return the doses (n_row,) of some weights (n_beamlet,), each in as many scenarios as it asks for.
+
+        ``wanted`` says for each of them of which mini-blocks in every scenario, shape (n_row / 8,), or None for all.
+        Of others the dose is 0, or what it is.
+        """
         ...
 
     def add_adjoints(self, by_rows: Sequence[Mapping[int, F64]], results: Sequence[F64]) -> None:
@@ -50,15 +61,21 @@ class OwnMatrices:
         """Bytes of all tiles."""
         return sum(rows.n_bytes for rows in self.matrices)
 
-    def doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
-        """Return the doses of some weights, each in as many scenarios as it asks for."""
+    def doses(
+        self, asked: Sequence[tuple[int, F64]], wanted: Sequence[Sequence[Bool] | None] | None = None
+    ) -> list[list[F64]]:
+        """Return the doses of some weights, each in as many scenarios as it asks for; 0 where none is wanted."""
         result: list[list[F64]] = [[] for _ in asked]
+        of_all = wanted or [None] * len(asked)
+        everything = np.ones(self.matrices[0].n_mini_row, dtype=np.bool_)
         for scenario, rows in enumerate(self.matrices):
-            wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
-            if wanted:
-                doses = rows.dose(np.stack([asked[number][1] for number in wanted]))
-                for number, dose_gy in zip(wanted, doses, strict=True):
-                    result[number].append(dose_gy)
+            asking = [number for number, (used, _) in enumerate(asked) if scenario < used]
+            if not asking:
+                break
+            read = [everything if (of := of_all[number]) is None else of[scenario] for number in asking]
+            doses = rows.dose(np.stack([asked[number][1] for number in asking]), np.stack(read))
+            for number, dose_gy in zip(asking, doses, strict=True):
+                result[number].append(dose_gy)
         return result
 
     def add_adjoints(self, by_rows: Sequence[Mapping[int, F64]], results: Sequence[F64]) -> None:
@@ -94,21 +111,29 @@ class MovedDose:
         own = sum(one.n_bytes for one in self.scenarios if isinstance(one, RowGroup))
         return self.nominal.n_bytes + self.halo.n_bytes + own
 
-    def doses(self, asked: Sequence[tuple[int, F64]]) -> list[list[F64]]:
+    @property
+    def matrices(self) -> tuple[RowGroup, ...]:
+        """None: scenarios share one."""
+        return ()
+
+    def doses(
+        self, asked: Sequence[tuple[int, F64]], wanted: Sequence[Sequence[Bool] | None] | None = None
+    ) -> list[list[F64]]:
         """Return the doses of some weights: one product with the nominal matrix for all that are moved."""
+        del wanted  # what cannot count in one scenario may count in another that has it moved
         held_gy = self.nominal.dose(np.stack([weight for _, weight in asked]))
         box_gy = np.zeros((len(asked), self.halo.n_box))
         box_gy[:, self.halo.held_place] = held_gy[:, self.halo.held_row]
         result: list[list[F64]] = [[] for _ in asked]
         for scenario, how in enumerate(self.scenarios):
-            wanted = [number for number, (used, _) in enumerate(asked) if scenario < used]
-            if not wanted:
+            asking = [number for number, (used, _) in enumerate(asked) if scenario < used]
+            if not asking:
                 continue
             if isinstance(how, Stencil):
-                doses = [self._moved(box_gy[number], how) for number in wanted]
+                doses = [self._moved(box_gy[number], how) for number in asking]
             else:
-                doses = list(how.dose(np.stack([asked[number][1] for number in wanted])))
-            for number, dose_gy in zip(wanted, doses, strict=True):
+                doses = list(how.dose(np.stack([asked[number][1] for number in asking])))
+            for number, dose_gy in zip(asking, doses, strict=True):
                 result[number].append(dose_gy)
         return result
 

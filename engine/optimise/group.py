@@ -13,8 +13,9 @@ import numpy as np
 
 from engine.influence.rows import RowGroup
 from engine.influence.scenarios import OwnMatrices, ScenarioRows
-from engine.model.arrays import F32, F64, I32
+from engine.model.arrays import F32, F64, I32, Bool
 from engine.optimise.functions import DoseFunction
+from engine.optimise.quiet import Quiet, QuietRows
 from engine.optimise.robust import soft_extreme_dose, soft_extreme_dose_change
 
 
@@ -140,7 +141,7 @@ class GroupEvaluator:
     """Holds the rows of one group for all scenarios.
 
     Takes several questions at once, because products with several sets of weights share the reading of the tiles.
-    Answers do not depend on what is asked together.
+    Answers do not depend on what is asked together, nor on what was asked before: that leaves unread what cannot count.
 
     Parameters
     ----------
@@ -153,6 +154,7 @@ class GroupEvaluator:
     def __init__(self, scenarios: ScenarioRows | Sequence[RowGroup], regions: Sequence[RegionRows]) -> None:
         self.scenarios = OwnMatrices(tuple(scenarios)) if isinstance(scenarios, Sequence) else scenarios
         self.regions = tuple(regions)
+        self._quiet = Quiet(self.scenarios.matrices, self.regions)
         self._dose_gy: list[list[F64]] = []
         """Doses of every question of the last `sums`, one a scenario."""
         self._change_gy: list[list[F64]] = []
@@ -171,7 +173,7 @@ class GroupEvaluator:
         list
             For every question an array, shape (n_sum, n_state).
         """
-        self._dose_gy = self.scenarios.doses([(question.used, question.weight) for question in questions])
+        self._dose_gy, _ = self._doses(questions)
         return [
             self._sums_of(question, dose_gy)
             for question, dose_gy in zip(questions, self._dose_gy, strict=True)
@@ -192,11 +194,7 @@ class GroupEvaluator:
         list
             For every question an array, shape (2, n_sum, n_state).
         """
-        n = len(questions)
-        weights = [question.weight for question in questions]
-        used = [question.used for question in questions]
-        doses = self.scenarios.doses(list(zip(used * 2, [*weights, *directions], strict=True)))
-        self._dose_gy, self._change_gy = doses[:n], doses[n:]
+        self._dose_gy, self._change_gy = self._doses(questions, directions)
         return [
             np.stack([self._sums_of(question, dose_gy), self._sums_of(question, dose_gy, change_gy)])
             for question, dose_gy, change_gy in zip(questions, self._dose_gy, self._change_gy, strict=True)
@@ -253,6 +251,37 @@ class GroupEvaluator:
         result = np.zeros(n_beamlet)
         self.scenarios.add_adjoints([dict(enumerate(by_rows))], [result])
         return result
+
+    def _doses(
+        self, questions: Sequence[Question], directions: Sequence[F64] = ()
+    ) -> tuple[list[list[F64]], list[list[F64]]]:
+        """Return the doses of every question in the scenarios that it looks at, and their changes along directions.
+
+        Where a dose cannot count, both are 0.
+        """
+        quiet = self._quiet.of(questions)
+        wanted = [self._wanted(question, known) for question, known in zip(questions, quiet, strict=True)]
+        asked = [(question.used, question.weight) for question in questions]
+        if directions:
+            asked += [(question.used, along) for question, along in zip(questions, directions, strict=True)]
+            wanted += wanted
+        found = self.scenarios.doses(asked, wanted)
+        doses, changes = found[: len(questions)], found[len(questions) :]
+        for known, read, of_question in zip(quiet, wanted, doses, strict=False):
+            if known is not None and read is not None:
+                for of_scenario, here, dose_gy in zip(known, read, of_question, strict=False):
+                    of_scenario.note(here, dose_gy)
+        return doses, changes
+
+    def _wanted(self, question: Question, known: Sequence[QuietRows] | None) -> list[Bool] | None:
+        """Return which mini-blocks may count for a question in each scenario that it looks at; None if all may."""
+        if known is None:
+            return None
+        wanted = [of_scenario.may_count(question.weight) for of_scenario in known[: question.used]]
+        if question.voxel_temperature_gy is None:
+            return wanted
+        # The extreme dose of a voxel is made from those of all scenarios.
+        return [np.logical_or.reduce(wanted)] * question.used
 
     def _adjoint(self, questions: Sequence[Question], by_rows: Sequence[dict[int, F64]]) -> list[F64]:
         """Return for every question what its rows' numbers (by scenario) come to for the beamlets."""

@@ -108,6 +108,17 @@ class DoseFunction(BaseModel):
         """Return the function whose value a hard constraint limits: this one, if it has no limit of its own."""
         return self
 
+    def silent_to_gy(self, reference_gy: F64 | None = None) -> F64 | float | None:
+        """Return the dose up to which a voxel adds nothing to the sums, nor to any derivative; None if there is none.
+
+        Parameters
+        ----------
+        reference_gy
+            Each voxel's own reference dose, for functions that have one, shape (n,).
+        """
+        del reference_gy
+        return None
+
     # What the holders of rows do.
 
     def sums(self, dose_gy: F64, share: F64, reference_gy: F64 | None = None) -> F64:

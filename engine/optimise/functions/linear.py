@@ -23,6 +23,11 @@ class _Linear(DoseFunction):
         """Unit of the value."""
         return "Gy"
 
+    def silent_to_gy(self, reference_gy: F64 | None = None) -> F64 | float | None:
+        """Return the limit, where dose alone is punished."""
+        del reference_gy
+        return self.dose_gy if self.side == "over" else None
+
     def _parts(self, level_gy: F64, reference_gy: F64 | None, order: int) -> Parts:
         del reference_gy
         sign = 1.0 if self.side == "over" else -1.0

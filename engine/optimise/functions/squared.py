@@ -25,6 +25,10 @@ class _Squared(ProjectedFunction):
             )
         return reference_gy
 
+    def silent_to_gy(self, reference_gy: F64 | None = None) -> F64 | float | None:
+        """Return the level, where dose alone is punished."""
+        return self._aim(reference_gy) if self.side == "over" and self.eqd2 is None else None
+
     def _parts(self, level_gy: F64, reference_gy: F64 | None, order: int) -> Parts:
         beyond = level_gy - self._aim(reference_gy)
         if self.side == "over":
