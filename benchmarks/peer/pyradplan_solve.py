@@ -53,7 +53,6 @@ class Watch:
     begin_s: float = 0.0
     cpu_s: float = 0.0
     iterations: list[dict[str, float]] = field(default_factory=list)
-    evaluated: list[float] = field(default_factory=list)
 
 
 @contextmanager
