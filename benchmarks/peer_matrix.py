@@ -39,9 +39,11 @@ FACTOR = 3.0
 """How many times the passes that reach the peer's objective may be spent until the gap is certified."""
 SHARES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
 """Lengths of a solve that ends with a certificate, as multiples of the passes that reach the peer's objective."""
-OPTIONS = SolverOptions(max_evaluations=2000)
+OPTIONS = SolverOptions(max_evaluations=1000)
 """nightbeam's own but for the limit, which is to be the tolerance's."""
-N_REPEAT = 3
+N_REPEAT = 2
+N_ITERATION = 500
+"""Of the peer, where what it has reached is to be reached and certified."""
 FILES = ("geometry.npz", "matrix.npz", "solves.json")
 
 Figures = dict[str, Any]
@@ -87,7 +89,7 @@ class Case:
 
 @dataclass
 class Asked:
-    """A problem that keeps what it was asked and when; one that remembers asks nothing twice."""
+    """A problem that keeps what it was asked and when; one that remembers is asked nothing twice."""
 
     problem: Problem
     remembers: bool = False
@@ -99,19 +101,19 @@ class Asked:
 
     def evaluate(self, weight: F64, temperature: float) -> Evaluation:
         """Return the evaluation."""
-        key = weight.tobytes() if self.remembers else b""
-        evaluation = self.known.get(key) or self.problem.evaluate(weight, temperature)
-        if self.remembers:
-            self.known[key] = evaluation
+        key = weight.tobytes()
+        evaluation = self.known.get(key) if self.remembers else None
+        if evaluation is None:
+            evaluation = self.known[key] = self.problem.evaluate(weight, temperature)
         self.weights.append(weight.copy())
         self.values.append(evaluation.value)
         self.cpu_s.append(time.process_time() - self.begin_s)
         return evaluation
 
-    def first_at_most(self, value: float) -> int | None:
-        """Return the number of the first question that found a value as low; None if none did."""
+    def first_at_most(self, value: float) -> int:
+        """Return the number of the first question that found a value as low; the number of all if none did."""
         found = np.flatnonzero(np.array(self.values) <= value)
-        return int(found[0]) if found.size else None
+        return int(found[0]) if found.size else len(self.values)
 
 
 def read_case(folder: Path) -> Case:
@@ -164,22 +166,28 @@ def solves(case: Case, start: F64, options: SolverOptions) -> list[Asked]:
     return repeats
 
 
-def reached(repeats: list[Asked], value: float) -> Figures | None:
-    """Return when a solve had an objective as low, by the quickest of its repeats."""
-    number = repeats[0].first_at_most(value)
-    if number is None:
-        return None
-    return {
-        "n_evaluation": number + 1,
-        "n_pass": N_PASS * (number + 1),
-        "cpu_s": min(asked.cpu_s[number] for asked in repeats),
-        "objective": repeats[0].values[number],
-        "weight": repeats[0].weights[number],
-    }
+def reached(case: Case, repeats: list[Asked], value: float) -> Figures | None:
+    """Return when a solve had an objective as low, on tiles and on the peer's entries, by the quickest repeat."""
+    first = repeats[0]
+    for number in range(first.first_at_most(value), len(first.values)):
+        exact = case.exact(first.weights[number]) if first.values[number] <= value else np.inf
+        if exact <= value:
+            return {
+                "n_evaluation": number + 1,
+                "n_pass": N_PASS * (number + 1),
+                "cpu_s": min(asked.cpu_s[number] for asked in repeats),
+                "objective": first.values[number],
+                "exact": exact,
+                "weight": first.weights[number],
+            }
+    return None
 
 
 def certified(asked: Asked, start: F64, n_most: int, options: SolverOptions) -> Figures:
-    """Return the gap that a solve of limited length proves, with at most ``n_most`` evaluations for all together."""
+    """Return the gap that a solve of limited length proves, with at most ``n_most`` evaluations for all together.
+
+    ``asked`` remembers a longer solve from the same start, of which this one is the beginning.
+    """
     n_bound = n_most - options.max_evaluations - len(asked.problem.terms)
     n_solve = options.max_evaluations + min(n_bound, 0)
     options = replace(
@@ -195,34 +203,31 @@ def certified(asked: Asked, start: F64, n_most: int, options: SolverOptions) -> 
         return evaluation
 
     def for_bound(of: Problem, weight: F64, temperature: float) -> Evaluation:
-        return (asked if of is asked.problem else of).evaluate(weight, temperature)
+        return of.evaluate(weight, temperature)
 
-    begin_s = time.process_time()
     result = solve(for_solver, start, 1, lambda stage, at: 0.0, options)
-    solve_s = time.process_time() - begin_s
-    certificate = certify(asked.problem, for_bound, cuts, result, options)
+    certificate, bound_s = timed(lambda: certify(asked.problem, for_bound, cuts, result, options))
     return {
         "n_solve": int(result.history.size),
         "n_bound": certificate.n_evaluation,
         "n_pass": N_PASS * (int(result.history.size) + certificate.n_evaluation),
-        "solve_s": solve_s,
-        "bound_s": time.process_time() - begin_s - solve_s,
+        "solve_s": asked.cpu_s[result.history.size - 1],
+        "bound_s": bound_s,
         "objective": certificate.value,
         "lower_bound": certificate.lower_bound,
         "gap": certificate.gap,
     }
 
 
-def certificates(case: Case, start: F64, n_evaluation: int) -> list[Figures]:
-    """Return the gaps of solves of several lengths; the first below the wanted one is the last, and solved afresh."""
+def certificates(solved: Asked, start: F64, n_evaluation: int) -> list[Figures]:
+    """Return the gaps of solves of several lengths, until one is small enough."""
     found: list[Figures] = []
-    asked = Asked(case.problem, remembers=True)
-    n_most = int(FACTOR * n_evaluation)
+    asked = replace(solved, remembers=True)
     for share in SHARES:
         options = replace(OPTIONS, max_evaluations=int(share * n_evaluation))
-        found.append(certified(asked, start, n_most, options))
+        found.append(certified(asked, start, int(FACTOR * n_evaluation), options))
         if found[-1]["gap"] is not None and found[-1]["gap"] <= OPTIONS.gap:
-            return [*found[:-1], certified(Asked(case.problem), start, n_most, options)]
+            break
     return found
 
 
@@ -259,11 +264,10 @@ def compare(folder: Path, peer: Figures) -> Figures:
     reaches: Figures = {}
     for peer_name, of_peer in peer["solves"].items():
         for name, repeats in runs.items():
-            found = reached(repeats, of_peer["objective"])
+            found = reached(case, repeats, of_peer["objective"])
             if found is None:
                 continue
             weight = found.pop("weight")
-            found["exact"] = case.exact(weight)
             found["file"] = f"nightbeam-{peer_name}-{name}.npy".replace(" ", "_").replace(",", "")
             by_column = np.empty_like(weight)
             by_column[case.order] = weight
@@ -271,12 +275,12 @@ def compare(folder: Path, peer: Figures) -> Figures:
             reaches.setdefault(peer_name, {})[name] = found
     proofs = {
         peer_name: {
-            name: certificates(case, starts[name], reaches[peer_name][name]["n_evaluation"])
+            name: certificates(runs[name][0], starts[name], reaches[peer_name][name]["n_evaluation"])
             for name in starts
             if name in reaches.get(peer_name, {})
         }
-        for peer_name in peer["solves"]
-        if peer_name.endswith("500")
+        for peer_name, of_peer in peer["solves"].items()
+        if of_peer["n_iteration"] >= N_ITERATION
     }
     return {
         "sizes": case.sizes, "agreement": agreement, "ends": ends, "reaches": reaches, "certificates": proofs,

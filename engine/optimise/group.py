@@ -272,7 +272,9 @@ class GroupEvaluator:
             steep = [n for n, of_rows in enumerate(by_rows) if scenario in of_rows]
             if steep:
                 parts = np.zeros((len(steep), result[0].size))
-                rows.add_adjoint(np.stack([by_rows[n][scenario] for n in steep]), parts)
+                here = [by_rows[n][scenario] for n in steep]
+                # Stacking copies, which one alone does not need.
+                rows.add_adjoint(here[0][None] if len(here) == 1 else np.stack(here), parts)
                 for number, part in zip(steep, parts, strict=True):
                     result[number] += part
         return result
