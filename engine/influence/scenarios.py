@@ -173,7 +173,9 @@ def _add_adjoints(rows: RowGroup, by_rows: Mapping[int, F64], results: Sequence[
     if not by_rows:
         return
     parts = np.zeros((len(by_rows), results[0].size))
-    rows.add_adjoint(np.stack(list(by_rows.values())), parts)
+    here = list(by_rows.values())
+    # Stacking copies, which one alone does not need.
+    rows.add_adjoint(here[0][None] if len(here) == 1 else np.stack(here), parts)
     for number, part in zip(by_rows, parts, strict=True):
         results[number][...] += part
 

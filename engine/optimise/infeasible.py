@@ -26,7 +26,9 @@ from engine.optimise.solvers import Further, SolverOptions, solve
 _HAS_A_PART = 1e-3
 """Excesses below this part of the largest one are rounding of the solver."""
 _TOLERANCE = 1e-8
-"""Excesses enter squared, and are wanted to about 1e-4."""
+"""Excesses enter squared, and are wanted to about 1e-4: they tell which limits fight."""
+_TOLERANCE_ALONE = 1e-6
+"""How far a single limit would have to give is told with three digits."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,14 @@ class Diagnosis:
         )
 
 
+class _MetError(Exception):
+    """Ends the search for the smallest compromise at weights that meet all limits."""
+
+    def __init__(self, weight: F64) -> None:
+        super().__init__()
+        self.weight = weight
+
+
 def diagnose(
     problem: Problem,
     ask: Ask,
@@ -144,17 +154,22 @@ def diagnose(
     def ask_for_planes(weight: F64, temperature: float) -> Evaluation:
         evaluation = ask(pressed, weight, temperature)
         cuts.add(weight, evaluation)
+        if problem.excess_gy(evaluation.limited).max() <= TOLERANCE_GY:
+            # Squares that can become 0 fall by the same share again and again, and reach no tolerance.
+            raise _MetError(weight.copy())
         return evaluation
 
-    options = replace(options, tolerance=min(options.tolerance, _TOLERANCE))
-    found = solve(ask_for_planes, start, 1, lambda stage, at: 0.0, options, further(pressed))
+    to_the_end = replace(options, tolerance=min(options.tolerance, _TOLERANCE))
+    try:
+        found = solve(ask_for_planes, start, 1, lambda stage, at: 0.0, to_the_end, further(pressed))
+    except _MetError as met:
+        return Diagnosis(True, False, ()), met.weight, problem.constraints
     excess_gy = np.maximum(problem.excess_gy(found.limited).max(axis=1), 0.0)
     largest_gy = float(excess_gy.max())
-    if largest_gy <= TOLERANCE_GY:
-        return Diagnosis(True, False, ()), found.weight, problem.constraints
     fighting = np.flatnonzero(excess_gy > _HAS_A_PART * largest_gy)
+    roughly = replace(options, tolerance=max(options.tolerance, _TOLERANCE_ALONE))
     alone_gy = [
-        _alone_gy(problem, ask, found.weight, options, further, int(number)) if fighting.size > 1 else None
+        _alone_gy(problem, ask, found.weight, roughly, further, int(number)) if fighting.size > 1 else None
         for number in fighting
     ]
     fights = tuple(

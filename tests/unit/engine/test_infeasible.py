@@ -17,6 +17,7 @@ from engine.optimise.functions import (
     SquaredDeviation,
 )
 from engine.optimise.group import GroupEvaluator, Term, regions_of_group
+from engine.optimise.infeasible import diagnose
 from engine.optimise.limits import plan_within_limits
 from engine.optimise.problem import LocalRows, Problem
 from engine.optimise.solvers import SolverOptions
@@ -197,3 +198,36 @@ def test_a_tight_set_that_can_be_met_is_not_diagnosed():
     assert outcome.diagnosis is None
     assert all(outcome.met)
     assert result.converged
+
+
+def test_the_search_for_a_compromise_ends_where_all_limits_are_met():
+    # 12.5 Gy is the least that the organ can have: the squared excesses fall towards 0, which they need not reach.
+    limits = [mean(TARGET, "at_least", 50.0), mean(ORGAN, "at_most", 12.5), mean(BODY, "at_most", 40.0)]
+    problem = Problem(rows(), OBJECTIVES, "nominal", np.ones(1), constraints=limits)
+    largest_gy = []
+
+    def ask(asked, weight, temperature):
+        evaluation = asked.evaluate(weight, temperature)
+        largest_gy.append(problem.excess_gy(evaluation.limited).max())
+        return evaluation
+
+    diagnosis, weight, kept = diagnose(problem, ask, np.full(3, 10.0), SolverOptions(2000, 1e-9))
+    assert diagnosis.can_be_met
+    assert kept == problem.constraints
+    assert [excess <= 0.05 for excess in largest_gy] == [False] * (len(largest_gy) - 1) + [True]
+    assert problem.excess_gy(problem.value(weight, 0.0).limited).max() == largest_gy[-1]
+
+
+def test_what_a_limit_would_have_to_give_is_found_in_few_questions():
+    asked = []
+
+    def ask(problem, weight, temperature):
+        asked.append(weight)
+        return problem.evaluate(weight, temperature)
+
+    limits = CASES["three, of which any two are possible"].limits
+    problem = Problem(rows(), OBJECTIVES, "nominal", np.ones(1), constraints=limits)
+    diagnosis, _, _ = diagnose(problem, ask, np.full(3, 10.0), SolverOptions(2000, 1e-9))
+    assert [fight.alone for fight in diagnosis.fights] == pytest.approx([5.0, 35.0 / 12.0, 7.0], abs=0.01)
+    # Three solves. With multipliers that settle to a 1e-6 of the squares, which nobody reads, it took 900.
+    assert len(asked) < 400
