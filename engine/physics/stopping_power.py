@@ -105,7 +105,7 @@ def collision_stopping_power(material: Material, energy_mev: F64, charge: Charge
     excitation_mev = mean_excitation_ev(material) * 1.0e-6
     bracket = 2.0 * np.log(energy_mev / excitation_mev) + np.log1p(0.5 * tau) + spin
     bracket -= density_effect(material, energy_mev)
-    return BETHE_MEV_CM2_PER_MOL * material.electrons_per_nucleon / beta2 * bracket
+    return np.asarray(BETHE_MEV_CM2_PER_MOL * material.electrons_per_nucleon / beta2 * bracket)
 
 
 def radiative_stopping_power(material: Material, energy_mev: F64) -> F64:
@@ -114,7 +114,7 @@ def radiative_stopping_power(material: Material, energy_mev: F64) -> F64:
     total = math.fsum(material.composition.values())
     shares = zip(material.atoms(), material.composition.values(), strict=True)
     table_mev, mixed = _radiative_sum(tuple((z, share / total) for (z, _), share in shares))
-    return np.exp(CubicSpline(np.log(table_mev), np.log(mixed))(np.log(energy_mev)))
+    return np.asarray(np.exp(CubicSpline(np.log(table_mev), np.log(mixed))(np.log(energy_mev))))
 
 
 def csda_range_g_cm2(material: Material, energy_mev: F64) -> F64:

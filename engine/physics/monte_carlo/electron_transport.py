@@ -1,0 +1,241 @@
+"""Electrons and positrons on their way through voxels: class II condensed history."""
+
+import math
+
+from engine._jit import inlined
+from engine.model.arrays import F64, I64
+from engine.physics.constants import ELECTRON_REST_ENERGY_MEV
+from engine.physics.monte_carlo.interactions import (
+    bhabha_knock_on_mev,
+    collision_cosine,
+    forward_cosine,
+    hard_deflection_cosine,
+    knock_on_mev,
+    multiple_scattering_cosine,
+    quantile,
+    turn,
+)
+from engine.physics.monte_carlo.particles import (
+    ELECTRON,
+    ENERGY,
+    GONE,
+    KIND,
+    PHOTON,
+    TWO_PI,
+    VOXEL_X,
+    VOXEL_Y,
+    VOXEL_Z,
+    U,
+    X,
+    move,
+    push,
+)
+from engine.physics.monte_carlo.photon_transport import voxel_of
+from engine.physics.monte_carlo.random_numbers import U64, uniform
+from engine.physics.monte_carlo.tables import (
+    HARD,
+    HARD_COLLISION,
+    HARD_RADIATIVE,
+    LOSS,
+    SOFT_STRENGTH,
+    STEP_STRENGTH,
+    STRAGGLING,
+    Tables,
+)
+from engine.physics.monte_carlo.tally import ESCAPED, UNITS_PER_MEV, score
+from engine.physics.monte_carlo.voxels import Voxels
+
+_FACE, _DEFLECTION, _HARD = range(3)
+_FAR_MM = 1.0e30
+
+
+@inlined
+def follow_electron(
+    electron: F64,
+    history: int,
+    voxels: Voxels,
+    tables: Tables,
+    stack: F64,
+    n_stack: int,
+    rows: I64,
+    counts: I64,
+    random_state: U64,
+) -> int:
+    """Follow an electron or positron to the cut-off or out of the grid (its kind is then GONE); return the new height.
+
+    Random hinge (Sempau, Wilderman and Bielajew, Phys. Med. Biol. 45 (2000) 2263): a step is a fixed amount of
+    scattering strength, and its deflection comes at a random point of it. Between two such points the way is straight
+    through faces of voxels and materials; only the loss is booked voxel by voxel.
+    """
+    charge = 0 if electron[KIND] == ELECTRON else 1
+    hard_left = -math.log(uniform(random_state))
+    material = -1
+    strength, before_hinge, after_hinge, left = 0.0, False, 0.0, 0.0
+    loss_per_mm, strength_per_mm, next_strength = 0.0, 0.0, 0.0
+    while electron[ENERGY] > tables.electron_cutoff_mev:
+        density = voxels.density_g_cm3[int(electron[VOXEL_Z]), int(electron[VOXEL_Y]), int(electron[VOXEL_X])]
+        here = int(voxels.material[int(electron[VOXEL_Z]), int(electron[VOXEL_Y]), int(electron[VOXEL_X])])
+        table = tables.electron[charge, here]
+        if here != material:
+            material = here
+            place = (math.log(electron[ENERGY]) - tables.electron_log_low) * tables.electron_per_log
+            row = min(int(place), table.shape[0] - 2)
+            loss_per_mm = between(table, row, place - row, LOSS)
+            strength_per_mm = between(table, row, place - row, SOFT_STRENGTH)
+            next_strength = between(table, row, place - row, STEP_STRENGTH)
+        if left <= 0.0:
+            if before_hinge:
+                before_hinge, left = False, after_hinge
+            else:
+                strength = next_strength
+                left = strength * uniform(random_state)
+                before_hinge, after_hinge = True, strength - left
+        face_mm, axis = to_face(electron, voxels)
+        # The rates of the middle of the flight hold for all of it.
+        planned_mm = min(face_mm, left / (strength_per_mm * density))
+        middle_mev = max(
+            electron[ENERGY] - 0.5 * loss_per_mm * density * planned_mm, 0.5 * tables.electron_cutoff_mev
+        )
+        place = (math.log(middle_mev) - tables.electron_log_low) * tables.electron_per_log
+        row = min(max(int(place), 0), table.shape[0] - 2)
+        share = place - row
+        loss_per_mm = between(table, row, share, LOSS)
+        strength_per_mm = between(table, row, share, SOFT_STRENGTH)
+        next_strength = between(table, row, share, STEP_STRENGTH)
+        hard_per_mm = between(table, row, share, HARD) * density
+        event, step_mm = _FACE, face_mm
+        if left < strength_per_mm * density * step_mm:
+            event, step_mm = _DEFLECTION, left / (strength_per_mm * density)
+        if hard_left < hard_per_mm * step_mm:
+            event, step_mm = _HARD, hard_left / hard_per_mm
+        variance_mev2 = between(table, row, share, STRAGGLING) * density * step_mm
+        loss_mev = min(
+            straggled_mev(loss_per_mm * density * step_mm, variance_mev2, random_state), electron[ENERGY]
+        )
+        score(rows, voxel_of(electron, voxels), loss_mev, history)
+        electron[ENERGY] -= loss_mev
+        move(electron, step_mm)
+        left -= strength_per_mm * density * step_mm
+        hard_left -= hard_per_mm * step_mm
+        if event == _FACE:
+            if not cross(electron, axis, voxels):
+                rest_mev = 2.0 * ELECTRON_REST_ENERGY_MEV if charge == 1 else 0.0
+                counts[ESCAPED] += int((electron[ENERGY] + rest_mev) * UNITS_PER_MEV + 0.5)
+                electron[KIND] = GONE
+                return n_stack
+        elif event == _DEFLECTION:
+            left = 0.0
+            if before_hinge:
+                # Deflections add up in the logarithm of the mean cosine (Goudsmit and Saunderson).
+                cosine = multiple_scattering_cosine(-math.expm1(-strength), random_state)
+                turn(electron, cosine, TWO_PI * uniform(random_state))
+        else:
+            hard_left = -math.log(uniform(random_state))
+            if electron[ENERGY] > tables.electron_cutoff_mev:
+                radiative = between(table, row, share, HARD_RADIATIVE)
+                collision = between(table, row, share, HARD_COLLISION)
+                n_stack = hard_event(
+                    electron, charge, material, radiative, collision, tables, stack, n_stack, random_state
+                )
+    score(rows, voxel_of(electron, voxels), electron[ENERGY], history)
+    return n_stack
+
+
+@inlined
+def between(table: F64, row: int, share: float, column: int) -> float:
+    """Return a column between a row and the next."""
+    low = table[row, column]
+    return float(low + share * (table[row + 1, column] - low))
+
+
+@inlined
+def to_face(particle: F64, voxels: Voxels) -> tuple[float, int]:
+    """Return the distance in mm to the face through which a particle leaves its voxel, and the face's axis (0 is x)."""
+    nearest_mm, axis = _FAR_MM, 0
+    for candidate in range(3):
+        direction = particle[U + candidate]
+        if direction == 0.0:
+            continue
+        size_mm = (voxels.size_x_mm, voxels.size_y_mm, voxels.size_z_mm)[candidate]
+        edge = particle[VOXEL_X + candidate] + (1.0 if direction > 0.0 else 0.0)
+        distance_mm = (edge * size_mm - particle[X + candidate]) / direction
+        if distance_mm < nearest_mm:
+            nearest_mm, axis = distance_mm, candidate
+    return max(nearest_mm, 0.0), axis
+
+
+@inlined
+def cross(particle: F64, axis: int, voxels: Voxels) -> bool:
+    """Put a particle into the next voxel along an axis; return whether that is in the grid."""
+    particle[VOXEL_X + axis] += 1.0 if particle[U + axis] > 0.0 else -1.0
+    return bool(0.0 <= particle[VOXEL_X + axis] < voxels.material.shape[2 - axis])
+
+
+@inlined
+def straggled_mev(mean_mev: float, variance_mev2: float, random_state: U64) -> float:
+    """Return a loss with this mean and variance, not negative.
+
+    Evenly distributed, if it then is not negative; else nothing with some probability, and evenly distributed from 0
+    otherwise. Only mean and variance matter, because many flights add up (Salvat, PENELOPE-2018, section 4.2).
+    """
+    draw = uniform(random_state)
+    if mean_mev * mean_mev >= 3.0 * variance_mev2:
+        return mean_mev + (2.0 * draw - 1.0) * math.sqrt(3.0 * variance_mev2)
+    most = 3.0 * variance_mev2 + 3.0 * mean_mev * mean_mev
+    none = (3.0 * variance_mev2 - mean_mev * mean_mev) / most
+    if draw < none:
+        return 0.0
+    return (draw - none) / (1.0 - none) * most / (2.0 * mean_mev)
+
+
+@inlined
+def hard_event(
+    electron: F64,
+    charge: int,
+    material: int,
+    radiative_share: float,
+    collision_share: float,
+    tables: Tables,
+    stack: F64,
+    n_stack: int,
+    random_state: U64,
+) -> int:
+    """Emit a bremsstrahlung photon, knock an electron on, or be deflected by a nucleus; return the new height."""
+    energy_mev = electron[ENERGY]
+    choice = uniform(random_state)
+    azimuth_rad = TWO_PI * uniform(random_state)
+    if choice >= collision_share:
+        cosine = hard_deflection_cosine(
+            energy_mev,
+            1.0 if charge == 0 else -1.0,
+            tables.heaviest[material],
+            tables.element_share[material],
+            tables.element_number[material],
+            tables.element_screening_mev2[material],
+            random_state,
+        )
+        if cosine < 1.0:
+            turn(electron, cosine, azimuth_rad)
+        return n_stack
+    if choice < radiative_share:
+        place = (math.log(energy_mev) - tables.bremsstrahlung_log_low) * tables.bremsstrahlung_per_log
+        share = quantile(tables.bremsstrahlung[material], place, random_state)
+        cutoff_mev = tables.photon_cutoff_mev
+        photon_mev = min(cutoff_mev * math.exp(share * math.log(energy_mev / cutoff_mev)), energy_mev)
+        n_stack = push(stack, n_stack, PHOTON, photon_mev, electron)
+        turn(stack[n_stack - 1], forward_cosine(energy_mev, random_state), azimuth_rad)
+        electron[ENERGY] -= photon_mev
+        return n_stack
+    # The loss on the way can have left too little for a transfer above the cut-off.
+    if energy_mev <= (2.0 if charge == 0 else 1.0) * tables.electron_cutoff_mev:
+        return n_stack
+    if charge == 0:
+        transfer_mev = knock_on_mev(energy_mev, tables.electron_cutoff_mev, random_state)
+    else:
+        transfer_mev = bhabha_knock_on_mev(energy_mev, tables.electron_cutoff_mev, random_state)
+    n_stack = push(stack, n_stack, ELECTRON, transfer_mev, electron)
+    turn(stack[n_stack - 1], collision_cosine(energy_mev, transfer_mev), azimuth_rad + math.pi)
+    if energy_mev > transfer_mev:
+        turn(electron, collision_cosine(energy_mev, energy_mev - transfer_mev), azimuth_rad)
+    electron[ENERGY] -= transfer_mev
+    return n_stack
