@@ -28,7 +28,7 @@ def multiple_scattering_per_mm(energy_mev: F64, delta_cutoff_mev: float) -> F64:
     result = np.zeros_like(energy_mev)
     for position, energy in enumerate(energy_mev):
         delta_mev = min(delta_cutoff_mev, 0.5 * float(energy))
-        largest = 1.0 - cosine_of_transfer(float(energy), delta_mev)
+        largest = 1.0 - float(cosine_of_transfer(float(energy), delta_mev))
         for atomic_number, n_atom in _ATOMS:
             x, nuclei = deflections(float(energy), atomic_number, 0.0, SINGLE_ONE_MINUS_COS, mott=True)
             moment = atomic_number**2 * float(np.trapezoid(nuclei * x, x))

@@ -27,7 +27,7 @@ SINGLE_ONE_MINUS_COS = 0.02
 """Nuclear deflections with a larger 1 - cos (11.5 degrees) are simulated one by one."""
 
 _THOMAS_FERMI = 0.885
-_N_QUADRATURE = 2000
+_N_NODE = 400
 
 
 def half_screening_angle2(energy_mev: F64, atomic_number: int) -> F64:
@@ -40,11 +40,11 @@ def half_screening_angle2(energy_mev: F64, atomic_number: int) -> F64:
     )
 
 
-def cosine_of_transfer(energy_mev: float, transfer_mev: float) -> float:
+def cosine_of_transfer(energy_mev: F64 | float, transfer_mev: F64 | float) -> F64:
     """Return the cosine of the deflection in a collision with a free electron at rest."""
     left_mev = energy_mev - transfer_mev
     rest2_mev = 2.0 * ELECTRON_REST_ENERGY_MEV
-    return float(np.sqrt(left_mev * (energy_mev + rest2_mev) / (energy_mev * (left_mev + rest2_mev))))
+    return np.sqrt(left_mev * (energy_mev + rest2_mev) / (energy_mev * (left_mev + rest2_mev)))
 
 
 def momentum_and_speed(energy_mev: F64) -> tuple[F64, F64]:
@@ -54,21 +54,25 @@ def momentum_and_speed(energy_mev: F64) -> tuple[F64, F64]:
 
 
 def deflections(
-    energy_mev: float,
+    energy_mev: F64 | float,
     atomic_number: int,
-    smallest: float,
-    largest: float,
+    smallest: F64 | float,
+    largest: F64 | float,
     *,
     mott: bool,
     charge: Charge = Charge.ELECTRON,
+    n_node: int = 2000,
 ) -> tuple[F64, F64]:
-    """Return nodes of x = 1 - cos and there dsigma/dx in mm2 for a unit charge, both of shape (n,)."""
-    energy = np.array([energy_mev])
-    momentum_mev, beta = (float(v[0]) for v in momentum_and_speed(energy))
-    screening = float(half_screening_angle2(energy, atomic_number)[0])
+    """Return nodes of x = 1 - cos and there dsigma/dx in mm2 for a unit charge, both of shape (..., ``n_node``).
+
+    Energies and ends are single numbers, or of the same shape.
+    """
+    energy = np.asarray(energy_mev)
+    momentum_mev, beta = (values[..., None] for values in momentum_and_speed(energy))
+    screening = half_screening_angle2(energy, atomic_number)
     # Equal steps of ln(x + screening) resolve the screening angle and the large angles alike.
-    shifted = np.geomspace(smallest + screening, largest + screening, _N_QUADRATURE)
-    x = shifted - screening
+    shifted = np.geomspace(smallest + screening, largest + screening, n_node, axis=-1)
+    x = shifted - screening[..., None]
     sine = np.sqrt(np.clip(0.5 * x, 0.0, 1.0))
     factor = np.ones_like(sine)
     if mott:
@@ -98,16 +102,14 @@ def soft_strength_per_mm(
         Largest energy transfer to an atomic electron that is not simulated, shape (n_energy,).
     """
     result = np.zeros_like(energy_mev)
-    for position, energy in enumerate(energy_mev):
-        largest = 1.0 - cosine_of_transfer(float(energy), float(hard_transfer_mev[position]))
-        for atomic_number, mol_per_g in atoms:
-            x, nuclei = deflections(
-                float(energy), atomic_number, 0.0, SINGLE_ONE_MINUS_COS, mott=True, charge=charge
-            )
-            moment = atomic_number**2 * float(np.trapezoid(nuclei * x, x))
-            x, electrons = deflections(float(energy), atomic_number, 0.0, largest, mott=False)
-            moment += atomic_number * float(np.trapezoid(electrons * x, x))
-            result[position] += _per_mm3(mol_per_g) * moment
+    largest = 1.0 - cosine_of_transfer(energy_mev, hard_transfer_mev)
+    for atomic_number, mol_per_g in atoms:
+        x, nuclei = deflections(
+            energy_mev, atomic_number, 0.0, SINGLE_ONE_MINUS_COS, mott=True, charge=charge, n_node=_N_NODE
+        )
+        moment = atomic_number**2 * np.trapezoid(nuclei * x, x, axis=-1)
+        x, electrons = deflections(energy_mev, atomic_number, 0.0, largest, mott=False, n_node=_N_NODE)
+        result += _per_mm3(mol_per_g) * (moment + atomic_number * np.trapezoid(electrons * x, x, axis=-1))
     return result
 
 

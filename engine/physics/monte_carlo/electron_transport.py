@@ -64,13 +64,13 @@ def follow_electron(
     """Follow an electron or positron to the cut-off or out of the grid (its kind is then GONE); return the new height.
 
     Random hinge (Sempau, Wilderman and Bielajew, Phys. Med. Biol. 45 (2000) 2263): a step is a fixed amount of
-    scattering strength, and its deflection comes at a random point of it. Between two such points the way is straight
-    through faces of voxels and materials; only the loss is booked voxel by voxel.
+    scattering strength, and its deflection comes at a random point of it. From hinge to hinge the way is straight
+    through the ends of steps, faces of voxels and materials; only the loss is booked voxel by voxel.
     """
     charge = 0 if electron[KIND] == ELECTRON else 1
     hard_left = -math.log(uniform(random_state))
     material = -1
-    strength, before_hinge, after_hinge, left = 0.0, False, 0.0, 0.0
+    strength, left, after_hinge = -1.0, 0.0, 0.0
     loss_per_mm, strength_per_mm, next_strength = 0.0, 0.0, 0.0
     while electron[ENERGY] > tables.electron_cutoff_mev:
         density = voxels.density_g_cm3[int(electron[VOXEL_Z]), int(electron[VOXEL_Y]), int(electron[VOXEL_X])]
@@ -83,13 +83,10 @@ def follow_electron(
             loss_per_mm = between(table, row, place - row, LOSS)
             strength_per_mm = between(table, row, place - row, SOFT_STRENGTH)
             next_strength = between(table, row, place - row, STEP_STRENGTH)
-        if left <= 0.0:
-            if before_hinge:
-                before_hinge, left = False, after_hinge
-            else:
-                strength = next_strength
-                left = strength * uniform(random_state)
-                before_hinge, after_hinge = True, strength - left
+        if strength < 0.0:
+            strength = next_strength
+            left = strength * uniform(random_state)
+            after_hinge = strength - left
         face_mm, axis = to_face(electron, voxels)
         # The rates of the middle of the flight hold for all of it.
         planned_mm = min(face_mm, left / (strength_per_mm * density))
@@ -124,11 +121,13 @@ def follow_electron(
                 electron[KIND] = GONE
                 return n_stack
         elif event == _DEFLECTION:
-            left = 0.0
-            if before_hinge:
-                # Deflections add up in the logarithm of the mean cosine (Goudsmit and Saunderson).
-                cosine = multiple_scattering_cosine(-math.expm1(-strength), random_state)
-                turn(electron, cosine, TWO_PI * uniform(random_state))
+            # Deflections add up in the logarithm of the mean cosine (Goudsmit and Saunderson).
+            cosine = multiple_scattering_cosine(-math.expm1(-strength), random_state)
+            turn(electron, cosine, TWO_PI * uniform(random_state))
+            # The next hinge: what is left of this step, and a random part of the next.
+            strength = next_strength
+            before_hinge = strength * uniform(random_state)
+            left, after_hinge = after_hinge + before_hinge, strength - before_hinge
         else:
             hard_left = -math.log(uniform(random_state))
             if electron[ENERGY] > tables.electron_cutoff_mev:

@@ -12,7 +12,7 @@ from engine.model.arrays import F64
 from engine.physics.constants import ELECTRON_REST_ENERGY_MEV
 
 N_QUANTILE = 129
-_N_QUADRATURE = 2001
+_N_QUADRATURE = 601
 
 
 def bremsstrahlung_shape(atoms: list[tuple[int, float]], energy_mev: float, photon_mev: F64) -> F64:

@@ -152,10 +152,14 @@ def build_tables(materials: Sequence[Material], highest_mev: float, settings: Se
     radiating_mev = np.geomspace(settings.electron_cutoff_mev, highest_mev, N_RADIATION_ENERGY)
     threshold_mev = 2.0 * ELECTRON_REST_ENERGY_MEV
     pair_mev = np.geomspace(threshold_mev, max(highest_mev, 1.1 * threshold_mev), N_RADIATION_ENERGY)
+    radiated = [_radiation(material, electron_mev, settings) for material in materials]
     return Tables(
         np.array(
             [
-                [_electron_rows(material, electron_mev, settings, charge) for material in materials]
+                [
+                    _electron_rows(material, electron_mev, settings, charge, photons, loss)
+                    for material, (photons, loss) in zip(materials, radiated, strict=True)
+                ]
                 for charge in Charge
             ]
         ),
@@ -190,7 +194,21 @@ def _photon_rows(material: Material, energy_mev: F64) -> F64:
     )
 
 
-def _electron_rows(material: Material, energy_mev: F64, settings: Settings, charge: Charge) -> F64:
+def _radiation(material: Material, energy_mev: F64, settings: Settings) -> tuple[F64, F64]:
+    """Return photons above the cut-off per mm, and the loss to photons below it in MeV per mm."""
+    # Below the electrons' cut-off, where steps only end, the spectrum is that at the cut-off.
+    radiating_mev = np.maximum(energy_mev, settings.electron_cutoff_mev)
+    split = [
+        bremsstrahlung_split(material.atoms(), float(e), settings.photon_cutoff_mev) for e in radiating_mev
+    ]
+    per_mev, quiet = np.array(split).T
+    radiative = radiative_stopping_power(material, energy_mev) * CM_PER_MM
+    return radiative * per_mev, radiative * quiet
+
+
+def _electron_rows(
+    material: Material, energy_mev: F64, settings: Settings, charge: Charge, photons: F64, quiet_loss: F64
+) -> F64:
     cutoff_mev = settings.electron_cutoff_mev
     soft_mev = np.minimum(cutoff_mev, largest_transfer_mev(energy_mev, charge))
     hard = np.array(
@@ -208,16 +226,8 @@ def _electron_rows(material: Material, energy_mev: F64, settings: Settings, char
         collision_moment(material, float(e), 1.0e-6 * float(s), float(s), 2, charge)
         for e, s in zip(energy_mev, soft_mev, strict=True)
     ]
-    split = np.array(
-        [
-            bremsstrahlung_split(material.atoms(), max(float(e), cutoff_mev), settings.photon_cutoff_mev)
-            for e in energy_mev
-        ]
-    )
-    radiative = radiative_stopping_power(material, energy_mev) * CM_PER_MM
     loss = collision_stopping_power(material, energy_mev, charge) * CM_PER_MM
-    loss += radiative * split[:, 1] - hard[:, 1]
-    photons = radiative * split[:, 0]
+    loss += quiet_loss - hard[:, 1]
     strength = soft_strength_per_mm(material.atoms(), energy_mev, soft_mev, charge)
     total = photons + hard[:, 0] + hard_bound_per_mm(material.atoms(), energy_mev)
     step = np.minimum(settings.step_strength, strength * settings.step_loss_fraction * energy_mev / loss)
