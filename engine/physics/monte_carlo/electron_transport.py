@@ -68,6 +68,7 @@ def follow_electron(
     through the ends of steps, faces of voxels and materials; only the loss is booked voxel by voxel.
     """
     charge = 0 if electron[KIND] == ELECTRON else 1
+    last_row = tables.electron.shape[2] - 2
     hard_left = -math.log(uniform(random_state))
     material = -1
     strength, left, after_hinge = -1.0, 0.0, 0.0
@@ -75,14 +76,13 @@ def follow_electron(
     while electron[ENERGY] > tables.electron_cutoff_mev:
         density = voxels.density_g_cm3[int(electron[VOXEL_Z]), int(electron[VOXEL_Y]), int(electron[VOXEL_X])]
         here = int(voxels.material[int(electron[VOXEL_Z]), int(electron[VOXEL_Y]), int(electron[VOXEL_X])])
-        table = tables.electron[charge, here]
         if here != material:
             material = here
             place = (math.log(electron[ENERGY]) - tables.electron_log_low) * tables.electron_per_log
-            row = min(int(place), table.shape[0] - 2)
-            loss_per_mm = between(table, row, place - row, LOSS)
-            strength_per_mm = between(table, row, place - row, SOFT_STRENGTH)
-            next_strength = between(table, row, place - row, STEP_STRENGTH)
+            row = min(int(place), last_row)
+            loss_per_mm = between(tables.electron, charge, material, row, place - row, LOSS)
+            strength_per_mm = between(tables.electron, charge, material, row, place - row, SOFT_STRENGTH)
+            next_strength = between(tables.electron, charge, material, row, place - row, STEP_STRENGTH)
         if strength < 0.0:
             strength = next_strength
             left = strength * uniform(random_state)
@@ -94,18 +94,18 @@ def follow_electron(
             electron[ENERGY] - 0.5 * loss_per_mm * density * planned_mm, 0.5 * tables.electron_cutoff_mev
         )
         place = (math.log(middle_mev) - tables.electron_log_low) * tables.electron_per_log
-        row = min(max(int(place), 0), table.shape[0] - 2)
+        row = min(max(int(place), 0), last_row)
         share = place - row
-        loss_per_mm = between(table, row, share, LOSS)
-        strength_per_mm = between(table, row, share, SOFT_STRENGTH)
-        next_strength = between(table, row, share, STEP_STRENGTH)
-        hard_per_mm = between(table, row, share, HARD) * density
+        loss_per_mm = between(tables.electron, charge, material, row, share, LOSS)
+        strength_per_mm = between(tables.electron, charge, material, row, share, SOFT_STRENGTH)
+        next_strength = between(tables.electron, charge, material, row, share, STEP_STRENGTH)
+        hard_per_mm = between(tables.electron, charge, material, row, share, HARD) * density
         event, step_mm = _FACE, face_mm
         if left < strength_per_mm * density * step_mm:
             event, step_mm = _DEFLECTION, left / (strength_per_mm * density)
         if hard_left < hard_per_mm * step_mm:
             event, step_mm = _HARD, hard_left / hard_per_mm
-        variance_mev2 = between(table, row, share, STRAGGLING) * density * step_mm
+        variance_mev2 = between(tables.electron, charge, material, row, share, STRAGGLING) * density * step_mm
         loss_mev = min(
             straggled_mev(loss_per_mm * density * step_mm, variance_mev2, random_state), electron[ENERGY]
         )
@@ -131,8 +131,8 @@ def follow_electron(
         else:
             hard_left = -math.log(uniform(random_state))
             if electron[ENERGY] > tables.electron_cutoff_mev:
-                radiative = between(table, row, share, HARD_RADIATIVE)
-                collision = between(table, row, share, HARD_COLLISION)
+                radiative = between(tables.electron, charge, material, row, share, HARD_RADIATIVE)
+                collision = between(tables.electron, charge, material, row, share, HARD_COLLISION)
                 n_stack = hard_event(
                     electron, charge, material, radiative, collision, tables, stack, n_stack, random_state
                 )
@@ -141,10 +141,10 @@ def follow_electron(
 
 
 @inlined
-def between(table: F64, row: int, share: float, column: int) -> float:
-    """Return a column between a row and the next."""
-    low = table[row, column]
-    return float(low + share * (table[row + 1, column] - low))
+def between(table: F64, charge: int, material: int, row: int, share: float, column: int) -> float:
+    """Return a column of `Tables.electron` between a row and the next."""
+    low = table[charge, material, row, column]
+    return float(low + share * (table[charge, material, row + 1, column] - low))
 
 
 @inlined
@@ -207,10 +207,11 @@ def hard_event(
         cosine = hard_deflection_cosine(
             energy_mev,
             1.0 if charge == 0 else -1.0,
-            tables.heaviest[material],
-            tables.element_share[material],
-            tables.element_number[material],
-            tables.element_screening_mev2[material],
+            material,
+            tables.heaviest,
+            tables.element_share,
+            tables.element_number,
+            tables.element_screening_mev2,
             random_state,
         )
         if cosine < 1.0:

@@ -138,7 +138,8 @@ def bhabha_knock_on_mev(kinetic_mev: float, cutoff_mev: float, random_state: U64
 def hard_deflection_cosine(
     kinetic_mev: float,
     charge_sign: float,
-    heaviest: float,
+    material: int,
+    heaviest: F64,
     element_share: F64,
     element_number: F64,
     element_screening_mev2: F64,
@@ -153,25 +154,29 @@ def hard_deflection_cosine(
     ----------
     charge_sign
         1 for electrons, -1 for positrons.
-    element_share, element_number, element_screening_mev2
-        Of the material, shape (n_element,), see `engine.physics.monte_carlo.tables.Tables`.
+    material, heaviest, element_share, element_number, element_screening_mev2
+        See `engine.physics.monte_carlo.tables.Tables`.
     """
     momentum2_mev2 = kinetic_mev * (kinetic_mev + 2.0 * M)
     beta2 = momentum2_mev2 / (kinetic_mev + M) ** 2
     beta = math.sqrt(beta2)
     draw = uniform(random_state)
     element = 0
-    while draw >= element_share[element] and element < element_share.size - 1:
+    while draw >= element_share[material, element] and element < element_share.shape[1] - 1:
         element += 1
-    number = element_number[element]
+    number = element_number[material, element]
     x = 1.0 / (_INVERSE_SMALLEST - (_INVERSE_SMALLEST - 0.5) * uniform(random_state))
     born2 = (FINE_STRUCTURE_CONSTANT * number) ** 2 / beta2
-    screening = element_screening_mev2[element] / momentum2_mev2 * (1.13 + 3.76 * born2)
+    screening = element_screening_mev2[material, element] / momentum2_mev2 * (1.13 + 3.76 * born2)
     sine = math.sqrt(min(1.0, 0.5 * x))
     spin = _PI_ALPHA * number * beta
     factor = 1.0 - beta2 * sine * sine + charge_sign * spin * sine * (1.0 - sine)
     factor *= (x / (x + screening)) ** 2
-    return 1.0 - x if uniform(random_state) * (1.0 + 0.25 * _PI_ALPHA * heaviest * beta) <= factor else 1.0
+    return (
+        1.0 - x
+        if uniform(random_state) * (1.0 + 0.25 * _PI_ALPHA * heaviest[material] * beta) <= factor
+        else 1.0
+    )
 
 
 @inlined

@@ -23,10 +23,10 @@ def push(stack: F64, n_stack: int, kind: float, energy_mev: float, parent: F64) 
     """Put a new particle with its parent's place and direction on the stack; return the new height."""
     if n_stack == stack.shape[0]:
         return n_stack
-    new = stack[n_stack]
-    new[:] = parent
-    new[ENERGY] = energy_mev
-    new[KIND] = kind
+    for column in range(PARTICLE_SIZE):
+        stack[n_stack, column] = parent[column]
+    stack[n_stack, ENERGY] = energy_mev
+    stack[n_stack, KIND] = kind
     return n_stack + 1
 
 

@@ -59,9 +59,8 @@ def follow_photon(
             counts[ESCAPED] += int(photon[ENERGY] * UNITS_PER_MEV + 0.5)
             return n_stack
         material = voxels.material[int(photon[VOXEL_Z]), int(photon[VOXEL_Y]), int(photon[VOXEL_X])]
-        low, high = tables.photon[material, row], tables.photon[material, row + 1]
         choice = uniform(random_state)
-        if choice < low[INCOHERENT] + share * (high[INCOHERENT] - low[INCOHERENT]):
+        if choice < between(tables.photon, material, row, share, INCOHERENT):
             scattered_mev = compton_photon_mev(photon[ENERGY], random_state)
             azimuth_rad = TWO_PI * uniform(random_state)
             electron_mev = photon[ENERGY] - scattered_mev
@@ -81,8 +80,7 @@ def follow_photon(
             turn(photon, compton_photon_cosine(photon[ENERGY], scattered_mev), azimuth_rad)
             photon[ENERGY] = scattered_mev
             continue
-        both = low[INCOHERENT_OR_PHOTOELECTRIC]
-        both += share * (high[INCOHERENT_OR_PHOTOELECTRIC] - low[INCOHERENT_OR_PHOTOELECTRIC])
+        both = between(tables.photon, material, row, share, INCOHERENT_OR_PHOTOELECTRIC)
         if choice < both or photon[ENERGY] <= 2.0 * ELECTRON_REST_ENERGY_MEV:
             return release(photon, photon[ENERGY], 1.0, 0.0, history, voxels, tables, stack, n_stack, rows)
         return make_pair(photon, material, history, voxels, tables, stack, n_stack, rows, random_state)
@@ -110,12 +108,18 @@ def fly(photon: F64, row: int, share: float, voxels: Voxels, tables: Tables, ran
         if voxel_x >= n_x or voxel_y >= n_y or voxel_z >= n_z:
             return False
         material = voxels.material[voxel_z, voxel_y, voxel_x]
-        low = tables.photon[material, row, ATTENUATION]
-        per_mm = low + share * (tables.photon[material, row + 1, ATTENUATION] - low)
+        per_mm = between(tables.photon, material, row, share, ATTENUATION)
         per_mm *= voxels.density_g_cm3[voxel_z, voxel_y, voxel_x]
         if uniform(random_state) * majorant <= per_mm:
             photon[VOXEL_X], photon[VOXEL_Y], photon[VOXEL_Z] = voxel_x, voxel_y, voxel_z
             return True
+
+
+@inlined
+def between(table: F64, material: int, row: int, share: float, column: int) -> float:
+    """Return a column of `Tables.photon` between a row and the next."""
+    low = table[material, row, column]
+    return float(low + share * (table[material, row + 1, column] - low))
 
 
 @inlined

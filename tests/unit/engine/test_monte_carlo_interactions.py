@@ -106,10 +106,11 @@ def test_large_deflections_are_distributed_as_screened_mott_scattering(
     arguments = (
         energy_mev,
         1.0 if charge is Charge.ELECTRON else -1.0,
-        tables.heaviest[0],
-        tables.element_share[0],
-        tables.element_number[0],
-        tables.element_screening_mev2[0],
+        0,
+        tables.heaviest,
+        tables.element_share,
+        tables.element_number,
+        tables.element_screening_mev2,
     )
     cosine = draws(lambda state: hard_deflection_cosine(*arguments, state))
     x = np.geomspace(SINGLE_ONE_MINUS_COS, 2.0, 4001)
