@@ -4,7 +4,7 @@ import numpy as np
 
 from engine.model.arrays import F64
 from engine.physics.constants import AVOGADRO_PER_MOL
-from engine.physics.monte_carlo.elastic import SINGLE_ONE_MINUS_COS, cosine_of_transfer, deflections
+from engine.physics.monte_carlo.elastic import cosine_of_transfer, deflections
 from engine.units import MM3_PER_CM3
 
 WATER_G_PER_MOL = 2.0 * 1.00794 + 15.9994
@@ -15,6 +15,8 @@ ELECTRONS_PER_MM3 = 10.0 * MOLECULES_PER_MM3
 _ATOMS = ((1, 2.0), (8, 1.0))
 """Atomic number and atoms per molecule."""
 OXYGEN = 8
+SINGLE_ONE_MINUS_COS = 0.02
+"""Nuclear deflections with a larger 1 - cos (11.5 degrees) are simulated one by one."""
 
 
 def multiple_scattering_per_mm(energy_mev: F64, delta_cutoff_mev: float) -> F64:

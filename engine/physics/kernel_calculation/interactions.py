@@ -4,9 +4,8 @@ import math
 
 from engine._jit import inlined
 from engine.physics.constants import ELECTRON_REST_ENERGY_MEV, FINE_STRUCTURE_CONSTANT
-from engine.physics.kernel_calculation.elastic_scattering import OXYGEN
+from engine.physics.kernel_calculation.elastic_scattering import OXYGEN, SINGLE_ONE_MINUS_COS
 from engine.physics.kernel_calculation.water_tables import BREMSSTRAHLUNG_CUTOFF_MEV
-from engine.physics.monte_carlo.elastic import SINGLE_ONE_MINUS_COS
 from engine.physics.monte_carlo.random_numbers import U64, uniform
 
 M = ELECTRON_REST_ENERGY_MEV

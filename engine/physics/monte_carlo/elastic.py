@@ -23,8 +23,8 @@ from engine.physics.constants import (
 from engine.physics.stopping_power import Charge
 from engine.units import MM3_PER_CM3
 
-SINGLE_ONE_MINUS_COS = 0.02
-"""Nuclear deflections with a larger 1 - cos (11.5 degrees) are simulated one by one."""
+SINGLE_ONE_MINUS_COS = 0.1
+"""Nuclear deflections with a larger 1 - cos (26 degrees) are simulated one by one."""
 
 _THOMAS_FERMI = 0.885
 _N_NODE = 400
@@ -89,8 +89,8 @@ def mott_strength(atomic_number: int, charge: Charge) -> float:
 
 def soft_strength_per_mm(
     atoms: list[tuple[int, float]], energy_mev: F64, hard_transfer_mev: F64, charge: Charge
-) -> F64:
-    """Return the mean of 1 - cos per mm at 1 g/cm3 of all deflections that are not simulated one by one.
+) -> tuple[F64, F64]:
+    """Return the sum of 1 - cos and of its square, per mm at 1 g/cm3, of all deflections not simulated one by one.
 
     Parameters
     ----------
@@ -101,16 +101,20 @@ def soft_strength_per_mm(
     hard_transfer_mev
         Largest energy transfer to an atomic electron that is not simulated, shape (n_energy,).
     """
-    result = np.zeros_like(energy_mev)
+    first, second = np.zeros_like(energy_mev), np.zeros_like(energy_mev)
     largest = 1.0 - cosine_of_transfer(energy_mev, hard_transfer_mev)
     for atomic_number, mol_per_g in atoms:
         x, nuclei = deflections(
             energy_mev, atomic_number, 0.0, SINGLE_ONE_MINUS_COS, mott=True, charge=charge, n_node=_N_NODE
         )
-        moment = atomic_number**2 * np.trapezoid(nuclei * x, x, axis=-1)
+        nuclei *= atomic_number**2 * _per_mm3(mol_per_g)
+        first += np.trapezoid(nuclei * x, x, axis=-1)
+        second += np.trapezoid(nuclei * x**2, x, axis=-1)
         x, electrons = deflections(energy_mev, atomic_number, 0.0, largest, mott=False, n_node=_N_NODE)
-        result += _per_mm3(mol_per_g) * (moment + atomic_number * np.trapezoid(electrons * x, x, axis=-1))
-    return result
+        electrons *= atomic_number * _per_mm3(mol_per_g)
+        first += np.trapezoid(electrons * x, x, axis=-1)
+        second += np.trapezoid(electrons * x**2, x, axis=-1)
+    return first, second
 
 
 def hard_bound_per_mm(atoms: list[tuple[int, float]], energy_mev: F64) -> F64:

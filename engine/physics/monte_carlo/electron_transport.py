@@ -38,6 +38,7 @@ from engine.physics.monte_carlo.tables import (
     HARD_RADIATIVE,
     LOSS,
     SOFT_STRENGTH,
+    SPREAD,
     STEP_STRENGTH,
     STRAGGLING,
     Tables,
@@ -47,6 +48,8 @@ from engine.physics.monte_carlo.voxels import Voxels
 
 _FACE, _DEFLECTION, _HARD = range(3)
 _FAR_MM = 1.0e30
+_SMALL_MEAN = 0.08
+"""Below it the Gaussian on the sphere does not reach around it: exp(-2 / 0.08) is 1e-11."""
 
 
 @inlined
@@ -121,9 +124,8 @@ def follow_electron(
                 electron[KIND] = GONE
                 return n_stack
         elif event == _DEFLECTION:
-            # Deflections add up in the logarithm of the mean cosine (Goudsmit and Saunderson).
-            cosine = multiple_scattering_cosine(-math.expm1(-strength), random_state)
-            turn(electron, cosine, TWO_PI * uniform(random_state))
+            spread = between(tables.electron, charge, material, row, share, SPREAD)
+            turn(electron, soft_cosine(strength, spread, random_state), TWO_PI * uniform(random_state))
             # The next hinge: what is left of this step, and a random part of the next.
             strength = next_strength
             before_hinge = strength * uniform(random_state)
@@ -168,6 +170,26 @@ def cross(particle: F64, axis: int, voxels: Voxels) -> bool:
     """Put a particle into the next voxel along an axis; return whether that is in the grid."""
     particle[VOXEL_X + axis] += 1.0 if particle[U + axis] > 0.0 else -1.0
     return bool(0.0 <= particle[VOXEL_X + axis] < voxels.material.shape[2 - axis])
+
+
+@inlined
+def soft_cosine(strength: float, spread: float, random_state: U64) -> float:
+    """Return the cosine of all small deflections of a step, with the first two moments of Goudsmit and Saunderson.
+
+    The mean cosine is exp(-strength). Of two Gaussians on the sphere, one wider and one narrower, one is drawn; by how
+    much they differ gives the mean square of 1 - cos, in which ``spread`` (the single deflections' mean square over
+    their mean) adds to that of many small ones.
+    """
+    mean = -math.expm1(-strength)
+    widening = min(1.0, math.sqrt(0.5 * spread * strength) / mean)
+    draw = 2.0 * uniform(random_state)
+    if draw >= 1.0:
+        draw -= 1.0
+        widening = -widening
+    mean *= 1.0 + widening
+    if mean < _SMALL_MEAN:
+        return max(-1.0, 1.0 + mean * math.log(draw))
+    return multiple_scattering_cosine(mean, random_state)
 
 
 @inlined

@@ -29,7 +29,7 @@ from engine.physics.monte_carlo.radiation import (
 from engine.physics.stopping_power import Charge, collision_stopping_power, radiative_stopping_power
 from engine.units import CM_PER_MM
 
-LOSS, SOFT_STRENGTH, HARD, HARD_RADIATIVE, HARD_COLLISION, STRAGGLING, STEP_STRENGTH = range(7)
+LOSS, SOFT_STRENGTH, HARD, HARD_RADIATIVE, HARD_COLLISION, STRAGGLING, STEP_STRENGTH, SPREAD = range(8)
 """Columns of `Tables.electron`."""
 ATTENUATION, INCOHERENT, INCOHERENT_OR_PHOTOELECTRIC = range(3)
 """Columns of `Tables.photon`."""
@@ -87,9 +87,10 @@ class Tables(NamedTuple):
     Parameters
     ----------
     electron
-        Shape (2, n_material, n_energy, 7), electrons first, then positrons; columns: loss in MeV that is not simulated
+        Shape (2, n_material, n_energy, 8), electrons first, then positrons; columns: loss in MeV that is not simulated
         one by one; mean of 1 - cos of small deflections; events simulated one by one; share of bremsstrahlung in
-        these; share of bremsstrahlung and collisions; variance of the loss in MeV2; strength of the next step.
+        these; share of bremsstrahlung and collisions; variance of the loss in MeV2; strength of the next step;
+        sum of the square of 1 - cos of small deflections over that of 1 - cos.
     electron_log_low, electron_per_log
         Logarithm of the first energy, and rows per unit of the logarithm. Likewise below.
     photon
@@ -228,11 +229,20 @@ def _electron_rows(
     ]
     loss = collision_stopping_power(material, energy_mev, charge) * CM_PER_MM
     loss += quiet_loss - hard[:, 1]
-    strength = soft_strength_per_mm(material.atoms(), energy_mev, soft_mev, charge)
+    strength, square = soft_strength_per_mm(material.atoms(), energy_mev, soft_mev, charge)
     total = photons + hard[:, 0] + hard_bound_per_mm(material.atoms(), energy_mev)
     step = np.minimum(settings.step_strength, strength * settings.step_loss_fraction * energy_mev / loss)
     return np.column_stack(
-        [loss, strength, total, photons / total, (photons + hard[:, 0]) / total, straggling, step]
+        [
+            loss,
+            strength,
+            total,
+            photons / total,
+            (photons + hard[:, 0]) / total,
+            straggling,
+            step,
+            square / strength,
+        ]
     )
 
 

@@ -24,6 +24,7 @@ from engine.physics.monte_carlo.tables import (
     HARD_RADIATIVE,
     LOSS,
     SOFT_STRENGTH,
+    SPREAD,
     STEP_STRENGTH,
     STRAGGLING,
     Settings,
@@ -186,6 +187,7 @@ def test_deflections_along_a_path_are_those_of_goudsmit_and_saunderson(strength:
     electron[..., STRAGGLING] = 0.0
     electron[..., SOFT_STRENGTH] = here[SOFT_STRENGTH]
     electron[..., STEP_STRENGTH] = strength
+    electron[..., SPREAD] = here[SPREAD]
     electron[..., HARD] = elastic
     electron[..., HARD_RADIATIVE] = electron[..., HARD_COLLISION] = 0.0
     tables = tables._replace(electron=electron)
