@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 
 from engine.model.arrays import F64
-from engine.physics.kernel_calculation.spectrum import load_spectrum
 from engine.physics.materials import MATERIALS, Material
 from engine.physics.monte_carlo.beam import Beam, Rectangle, build_beam
 from engine.physics.monte_carlo.histories import run_histories
 from engine.physics.monte_carlo.tables import Settings, build_tables
 from engine.physics.monte_carlo.voxels import build_voxels
+from engine.physics.spectrum import load_spectrum
 from engine.units import CM_PER_MM, GY_PER_MEV_G, MM3_PER_CM3, MM_PER_CM
 
 EGSNRC_CUTOFFS = Settings(electron_cutoff_mev=0.189, photon_cutoff_mev=0.05)
