@@ -11,3 +11,5 @@ AVOGADRO_PER_MOL = 6.02214076e23
 """Exact."""
 REDUCED_PLANCK_C_MEV_MM = 1.973269804e-10
 """hbar c; exact up to the digits given."""
+CM2_PER_BARN = 1.0e-24
+"""Exact."""

@@ -28,6 +28,9 @@ class Material:
         Mass density.
     composition
         Fraction by mass of every element, by its symbol; they sum to 1.
+    mean_excitation_ev
+        Mean excitation energy for the stopping of charged particles, where it is known for the material as a whole;
+        else it follows from the composition (`engine.physics.stopping_power`).
 
     Raises
     ------
@@ -38,6 +41,7 @@ class Material:
     name: str
     density_g_cm3: float
     composition: Mapping[str, float]
+    mean_excitation_ev: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.density_g_cm3 <= _DENSEST_G_CM3:
@@ -50,6 +54,11 @@ class Material:
             raise CaseError(
                 f"material '{self.name}' holds {', '.join(unknown)}, which is no element with a standard atomic weight "
                 "up to uranium; write symbols such as H, Ca"
+            )
+        if self.mean_excitation_ev is not None and not 10.0 < self.mean_excitation_ev < 1000.0:
+            raise CaseError(
+                f"material '{self.name}' with a mean excitation energy of {self.mean_excitation_ev:g} eV (hydrogen has "
+                "19, uranium 890); give eV, or leave it out"
             )
         total = math.fsum(self.composition.values())
         if min(self.composition.values(), default=0.0) < 0.0 or abs(total - 1.0) > _LARGEST_MISSING:
@@ -91,7 +100,7 @@ def _elements() -> dict[str, tuple[int, float]]:
 def _load() -> dict[str, Material]:
     text = (files("engine.physics") / "data" / "materials.toml").read_text(encoding="utf-8")
     return {
-        name: Material(name, values["density_g_cm3"], values["composition"])
+        name: Material(name, values["density_g_cm3"], values["composition"], values.get("mean_excitation_ev"))
         for name, values in tomllib.loads(text)["materials"].items()
     }
 

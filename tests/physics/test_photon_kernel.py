@@ -11,10 +11,8 @@ from scipy.special import erf
 from engine.model.arrays import F64
 from engine.physics.constants import ELECTRON_REST_ENERGY_MEV
 from engine.physics.kernel_calculation.history import MAX_DEPOSIT, MAX_STACK, follow_history
-from engine.physics.kernel_calculation.interactions import compton_photon_mev, multiple_scattering_cosine
 from engine.physics.kernel_calculation.particles import DEPOSIT_SIZE, PARTICLE_SIZE
 from engine.physics.kernel_calculation.point_kernel import spherical_point_kernel
-from engine.physics.kernel_calculation.random_numbers import seed_history
 from engine.physics.kernel_calculation.water_tables import (
     WaterTables,
     attenuation_per_mm,
@@ -22,6 +20,8 @@ from engine.physics.kernel_calculation.water_tables import (
     load_water_tables,
     radiative_stopping_power_mev_mm,
 )
+from engine.physics.monte_carlo.interactions import compton_photon_mev, multiple_scattering_cosine
+from engine.physics.monte_carlo.random_numbers import seed_history
 from engine.physics.photon_kernel import PhotonKernel, load_photon_kernel
 from engine.units import CM_PER_MM, MM_PER_CM
 

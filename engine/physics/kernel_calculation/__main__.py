@@ -12,9 +12,9 @@ from engine.physics.kernel_calculation.gaussian_fit import SIGMA_MM, fit_gaussia
 from engine.physics.kernel_calculation.nist_tables import derive_water_tables
 from engine.physics.kernel_calculation.pencil_kernel import DEPTH_MM, ring_doses
 from engine.physics.kernel_calculation.point_kernel import RING_EDGES_MM
-from engine.physics.kernel_calculation.sources import record_source
-from engine.physics.kernel_calculation.spectrum import load_spectrum
 from engine.physics.kernel_calculation.water_tables import load_water_tables
+from engine.physics.sources import record_source
+from engine.physics.spectrum import load_spectrum
 
 NAME = "mohan_6mv"
 SEED = 1985

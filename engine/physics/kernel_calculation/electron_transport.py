@@ -4,15 +4,7 @@ import math
 
 from engine._jit import inlined
 from engine.model.arrays import F64
-from engine.physics.kernel_calculation.interactions import (
-    bremsstrahlung_mev,
-    collision_cosine,
-    forward_cosine,
-    knock_on_mev,
-    multiple_scattering_cosine,
-    single_scattering_cosine,
-    turn,
-)
+from engine.physics.kernel_calculation.interactions import bremsstrahlung_mev, single_scattering_cosine
 from engine.physics.kernel_calculation.particles import (
     ELECTRON,
     PHOTON,
@@ -23,12 +15,19 @@ from engine.physics.kernel_calculation.particles import (
     move,
     push,
 )
-from engine.physics.kernel_calculation.random_numbers import U64, uniform
 from engine.physics.kernel_calculation.water_tables import (
     DELTA_CUTOFF_MEV,
     ELECTRON_CUTOFF_MEV,
     HIGHEST_ENERGY_MEV,
 )
+from engine.physics.monte_carlo.interactions import (
+    collision_cosine,
+    forward_cosine,
+    knock_on_mev,
+    multiple_scattering_cosine,
+    turn,
+)
+from engine.physics.monte_carlo.random_numbers import U64, uniform
 
 _STEP_LOSS_FRACTION = 0.05
 _STEP_MEAN_ONE_MINUS_COS = 0.1
@@ -110,7 +109,7 @@ def radiate_or_knock_on(electron: F64, radiative: bool, stack: F64, n_stack: int
         return n_stack
     # The loss within the step can have left too little for a knock-on above the cut-off.
     if electron[0] > 2.0 * DELTA_CUTOFF_MEV:
-        transfer_mev = knock_on_mev(electron[0], random_state)
+        transfer_mev = knock_on_mev(electron[0], DELTA_CUTOFF_MEV, random_state)
         n_stack = push(stack, n_stack, ELECTRON, transfer_mev, electron, electron[7])
         turn(stack[n_stack - 1], collision_cosine(electron[0], transfer_mev), azimuth_rad + math.pi)
         turn(electron, collision_cosine(electron[0], electron[0] - transfer_mev), azimuth_rad)

@@ -15,7 +15,7 @@ from engine.physics.kernel_calculation.particles import (
     set_isotropic,
 )
 from engine.physics.kernel_calculation.photon_transport import follow_photon
-from engine.physics.kernel_calculation.random_numbers import U64
+from engine.physics.monte_carlo.random_numbers import U64
 
 MAX_STACK = 512
 MAX_DEPOSIT = 8192

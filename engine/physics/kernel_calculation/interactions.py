@@ -1,69 +1,14 @@
-"""Sampling of single interactions: kernels that draw energies and angles."""
+"""Sampling of single interactions in water: what the cut-offs of the kernel calculation belong to."""
 
 import math
 
 from engine._jit import inlined
-from engine.model.arrays import F64
 from engine.physics.constants import ELECTRON_REST_ENERGY_MEV, FINE_STRUCTURE_CONSTANT
 from engine.physics.kernel_calculation.elastic_scattering import OXYGEN, SINGLE_ONE_MINUS_COS
-from engine.physics.kernel_calculation.random_numbers import U64, uniform
-from engine.physics.kernel_calculation.water_tables import (
-    BREMSSTRAHLUNG_CUTOFF_MEV,
-    DELTA_CUTOFF_MEV,
-)
+from engine.physics.kernel_calculation.water_tables import BREMSSTRAHLUNG_CUTOFF_MEV
+from engine.physics.monte_carlo.random_numbers import U64, uniform
 
 M = ELECTRON_REST_ENERGY_MEV
-_MOLLER_BOUND = 2.25
-"""Largest value of the Moller bracket times the squared share, reached at a share of one half."""
-
-
-@inlined
-def compton_photon_mev(energy_mev: float, random_state: U64) -> float:
-    """Return the energy of a photon scattered by a free electron at rest (Klein and Nishina 1929).
-
-    Composition and rejection after Butcher and Messel (Nucl. Phys. 20 (1960) 15): the share e of energy kept is drawn
-    from 1/e or from e and accepted with 1 - e sin2(theta) / (1 + e2).
-    """
-    smallest = 1.0 / (1.0 + 2.0 * energy_mev / M)
-    weight_inverse = -math.log(smallest)
-    weight_linear = 0.5 * (1.0 - smallest * smallest)
-    while True:
-        if uniform(random_state) * (weight_inverse + weight_linear) < weight_inverse:
-            kept = math.exp(-weight_inverse * uniform(random_state))
-        else:
-            kept = math.sqrt(smallest * smallest + (1.0 - smallest * smallest) * uniform(random_state))
-        one_minus_cos = M * (1.0 - kept) / (energy_mev * kept)
-        sine2 = one_minus_cos * (2.0 - one_minus_cos)
-        if uniform(random_state) <= 1.0 - kept * sine2 / (1.0 + kept * kept):
-            return kept * energy_mev
-
-
-@inlined
-def compton_photon_cosine(energy_mev: float, scattered_mev: float) -> float:
-    """Return the cosine of the photon's deflection."""
-    return 1.0 - M * (energy_mev - scattered_mev) / (energy_mev * scattered_mev)
-
-
-@inlined
-def compton_electron_cosine(energy_mev: float, scattered_mev: float) -> float:
-    """Return the cosine between the photon before and the electron after the collision."""
-    kinetic_mev = energy_mev - scattered_mev
-    if kinetic_mev <= 0.0:
-        return 0.0
-    cosine = (energy_mev + M) / energy_mev * math.sqrt(kinetic_mev / (kinetic_mev + 2.0 * M))
-    return min(cosine, 1.0)
-
-
-@inlined
-def forward_cosine(kinetic_mev: float, random_state: U64) -> float:
-    """Return a cosine that is isotropic in the system of an electron of this kinetic energy.
-
-    The leading term of the angular distributions of pair electrons (Sauter; Motz, Olsen and Koch 1969, 3D-2000) and of
-    bremsstrahlung (1 / (1 - beta cos)**2).
-    """
-    beta = math.sqrt(kinetic_mev * (kinetic_mev + 2.0 * M)) / (kinetic_mev + M)
-    cosine_at_rest = 2.0 * uniform(random_state) - 1.0
-    return (cosine_at_rest + beta) / (1.0 + cosine_at_rest * beta)
 
 
 @inlined
@@ -75,27 +20,6 @@ def bremsstrahlung_mev(kinetic_mev: float, random_state: U64) -> float:
         share = photon_mev / (kinetic_mev + M)
         if uniform(random_state) <= 1.0 - share + 0.75 * share * share:
             return photon_mev
-
-
-@inlined
-def knock_on_mev(kinetic_mev: float, random_state: U64) -> float:
-    """Return the energy of a knock-on electron above `DELTA_CUTOFF_MEV` (Moller 1932), by rejection from 1/share**2."""
-    tau = kinetic_mev / M
-    constant = (tau / (tau + 1.0)) ** 2
-    mixed = (2.0 * tau + 1.0) / (tau + 1.0) ** 2
-    smallest = DELTA_CUTOFF_MEV / kinetic_mev
-    while True:
-        share = 1.0 / (1.0 / smallest - (1.0 / smallest - 2.0) * uniform(random_state))
-        ratio = share / (1.0 - share)
-        bracket = 1.0 + ratio * ratio + constant * share * share - mixed * ratio
-        if uniform(random_state) * _MOLLER_BOUND <= bracket:
-            return share * kinetic_mev
-
-
-@inlined
-def collision_cosine(kinetic_mev: float, outgoing_mev: float) -> float:
-    """Return the cosine between an electron before and an electron of ``outgoing_mev`` after a free collision."""
-    return math.sqrt(outgoing_mev * (kinetic_mev + 2.0 * M) / (kinetic_mev * (outgoing_mev + 2.0 * M)))
 
 
 @inlined
@@ -114,38 +38,3 @@ def single_scattering_cosine(kinetic_mev: float, half_screening2: float, random_
         factor = 1.0 - (beta * sine) ** 2 + spin * sine * (1.0 - sine)
         if uniform(random_state) * (1.0 + 0.25 * spin) <= factor:
             return 1.0 - x
-
-
-@inlined
-def multiple_scattering_cosine(mean_one_minus_cos: float, random_state: U64) -> float:
-    """Return the cosine of all small deflections in a step together: the Gaussian on the sphere (Fisher 1953).
-
-    Its density is proportional to exp(k cos); k is set so that the mean of 1 - cos is right, by one step of the fixed
-    point iteration of coth k - 1/k (exact to 1e-3 for means up to 0.3).
-    """
-    concentration = 1.0 / (mean_one_minus_cos + 2.0 / (math.exp(2.0 / mean_one_minus_cos) - 1.0))
-    floor = math.exp(-2.0 * concentration)
-    draw = uniform(random_state)
-    return max(-1.0, 1.0 + math.log(draw + (1.0 - draw) * floor) / concentration)
-
-
-@inlined
-def turn(particle: F64, cosine: float, azimuth_rad: float) -> None:
-    """Deflect a particle's direction (columns 4 to 6: u, v, w) by a polar and an azimuthal angle, in place."""
-    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
-    across = sine * math.cos(azimuth_rad)
-    along = sine * math.sin(azimuth_rad)
-    u, v, w = particle[4], particle[5], particle[6]
-    transverse2 = u * u + v * v
-    if transverse2 > 1.0e-12:
-        transverse = math.sqrt(transverse2)
-        particle[4] = u * cosine + (u * w * across - v * along) / transverse
-        particle[5] = v * cosine + (v * w * across + u * along) / transverse
-        particle[6] = w * cosine - transverse * across
-    else:
-        particle[4], particle[5] = across, along
-        particle[6] = cosine if w > 0.0 else -cosine
-    norm = math.sqrt(particle[4] ** 2 + particle[5] ** 2 + particle[6] ** 2)
-    particle[4] /= norm
-    particle[5] /= norm
-    particle[6] /= norm

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from engine.model.arrays import F64
-from engine.physics.constants import AVOGADRO_PER_MOL
-from engine.physics.kernel_calculation.sources import record_source
+from engine.physics.constants import AVOGADRO_PER_MOL, CM2_PER_BARN
+from engine.physics.sources import record_source
 
 PHOTON_FILE = "water_photons.csv"
 ELECTRON_FILE = "water_electrons.csv"
@@ -19,7 +19,6 @@ ELECTRON_FILE = "water_electrons.csv"
 HYDROGEN_G_PER_MOL = 1.00794
 OXYGEN_G_PER_MOL = 15.9994
 """Standard atomic weights that XCOM and ESTAR use."""
-CM2_PER_BARN = 1.0e-24
 
 PAIR_THRESHOLDS_MEV = (1.022007, 2.044014)
 """Nuclear pair and triplet production begin here; XCOM interpolates from these values."""

@@ -10,7 +10,7 @@ import math
 
 from engine._jit import inlined
 from engine.model.arrays import F64
-from engine.physics.kernel_calculation.random_numbers import U64, uniform
+from engine.physics.monte_carlo.random_numbers import U64, uniform
 
 N_GENERATION = 5
 PARTICLE_SIZE = 9

@@ -17,8 +17,8 @@ from engine.physics.kernel_calculation.point_kernel import (
     PointKernel,
     point_kernel,
 )
-from engine.physics.kernel_calculation.spectrum import Spectrum
 from engine.physics.kernel_calculation.water_tables import WaterTables, attenuation_per_mm
+from engine.physics.spectrum import Spectrum
 from engine.units import GY_PER_MEV_G, MM3_PER_CM3
 
 DEPTH_MM = np.concatenate(

@@ -5,13 +5,6 @@ import math
 from engine._jit import inlined
 from engine.model.arrays import F64
 from engine.physics.constants import ELECTRON_REST_ENERGY_MEV
-from engine.physics.kernel_calculation.interactions import (
-    compton_electron_cosine,
-    compton_photon_cosine,
-    compton_photon_mev,
-    forward_cosine,
-    turn,
-)
 from engine.physics.kernel_calculation.particles import (
     ELECTRON,
     LATER,
@@ -22,8 +15,15 @@ from engine.physics.kernel_calculation.particles import (
     move,
     push,
 )
-from engine.physics.kernel_calculation.random_numbers import U64, uniform
 from engine.physics.kernel_calculation.water_tables import HIGHEST_ENERGY_MEV, PHOTON_CUTOFF_MEV
+from engine.physics.monte_carlo.interactions import (
+    compton_electron_cosine,
+    compton_photon_cosine,
+    compton_photon_mev,
+    forward_cosine,
+    turn,
+)
+from engine.physics.monte_carlo.random_numbers import U64, uniform
 
 _LOG_SPAN = math.log(HIGHEST_ENERGY_MEV / PHOTON_CUTOFF_MEV)
 

@@ -10,8 +10,8 @@ from engine.errors import DoseError
 from engine.model.arrays import F64
 from engine.physics.kernel_calculation.history import MAX_DEPOSIT, MAX_STACK, follow_history
 from engine.physics.kernel_calculation.particles import DEPOSIT_SIZE, N_GENERATION, PARTICLE_SIZE
-from engine.physics.kernel_calculation.random_numbers import seed_history, uniform
 from engine.physics.kernel_calculation.water_tables import WaterTables
+from engine.physics.monte_carlo.random_numbers import seed_history, uniform
 
 Z_LOW_MM = -100.0
 Z_HIGH_MM = 400.0

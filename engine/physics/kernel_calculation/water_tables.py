@@ -13,10 +13,10 @@ from engine.physics.constants import CLASSICAL_ELECTRON_RADIUS_MM, ELECTRON_REST
 from engine.physics.kernel_calculation.elastic_scattering import (
     ELECTRONS_PER_MM3,
     OXYGEN,
-    half_screening_angle2,
     multiple_scattering_per_mm,
     single_scattering_per_mm,
 )
+from engine.physics.monte_carlo.elastic import half_screening_angle2
 from engine.units import CM_PER_MM
 
 PHOTON_CUTOFF_MEV = 0.010

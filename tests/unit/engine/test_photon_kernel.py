@@ -22,11 +22,11 @@ from engine.physics.kernel_calculation.point_kernel import (
     PointKernel,
     point_kernel,
 )
-from engine.physics.kernel_calculation.random_numbers import seed_history, uniform
-from engine.physics.kernel_calculation.sources import SOURCES_FILE, file_sha256
-from engine.physics.kernel_calculation.spectrum import load_spectrum
 from engine.physics.kernel_calculation.water_tables import attenuation_per_mm, load_water_tables
+from engine.physics.monte_carlo.random_numbers import seed_history, uniform
 from engine.physics.photon_kernel import PhotonKernel, load_photon_kernel
+from engine.physics.sources import SOURCES_FILE, file_sha256
+from engine.physics.spectrum import load_spectrum
 from engine.units import GY_PER_MEV_G, MM3_PER_CM3
 
 

@@ -1,4 +1,4 @@
-"""The generator of the kernel calculation: splitmix64, one stream per history.
+"""The generator of the Monte Carlo calculations: splitmix64, one stream per history.
 
 Steele, Lea and Flood, OOPSLA 2014, with the finaliser constants of Stafford's mix 13. Seeding hashes the key, so
 that streams of neighbouring histories begin at unrelated places of the period of 2**64.

@@ -1,0 +1,1 @@
+"""Monte Carlo transport of photons, electrons and positrons through a grid of voxels."""
