@@ -31,7 +31,7 @@ _WINDOW = 0.25
 _LEAST_SPREAD = 1e-9
 """A multiplier of less than this share of the values' spread is none."""
 _ROUNDING = 1e-9
-"""Of sums of probabilities."""
+"""Of sums of probabilities, and of divergences."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ def most_adverse(values: F64, prior: F64, radius: float, temperature: float) -> 
     # Hoeffding: the divergence at a multiplier m is below (spread / m)² / 8.
     highest = 2.0 * spread / np.sqrt(8.0 * radius)
     lowest = max(temperature, _LEAST_SPREAD * spread)
-    if lowest >= highest or _divergence(values, prior, counted, lowest) <= radius:
+    # The worst value alone may be just at the radius (its probability is the part that counts): not beyond by rounding.
+    if lowest >= highest or _divergence(values, prior, counted, lowest) <= radius * (1.0 + _ROUNDING):
         multiplier = temperature
     else:
         log = brentq(

@@ -184,3 +184,13 @@ def test_nearly_equal_large_values_are_judged_to_their_last_digits():
     for name, measure in MEASURES.items():
         near = measure(1e6 + 1e-6 * small, prior, 0.0).value - 1e6
         assert near == pytest.approx(1e-6 * measure(small, prior, 0.0).value, abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    "seed", [78, 294, 728]
+)  # of values where rounding puts the divergence beyond the radius
+def test_a_worst_value_whose_probability_is_the_part_is_the_most_adverse_mean(seed):
+    values = np.sort(np.random.default_rng(seed).uniform(0.0, 100.0, 3))[::-1]
+    assert most_adverse(values, np.array([0.5, 0.3, 0.2]), -np.log(0.5), 0.0).value == pytest.approx(
+        values[0]
+    )
