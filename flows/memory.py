@@ -11,6 +11,7 @@ from engine.geometry.resample import touched_rows
 from engine.influence.halo import held_by_groups, stencils_of
 from engine.influence.rows import owners, rows_bytes, share_out
 from engine.model.scenario import Scenario
+from engine.optimise.quiet import N_KNOWN
 from flows.references import CaseRef, Placement
 from flows.run import Run
 from flows.solving import N_GROUP
@@ -152,9 +153,12 @@ def project_memory(
         rows=int(of_worker.max(initial=0)),
         rows_of_group=int(resident.max(initial=0)),
         loading=max(most + around + largest_group, filling * n_thread),
-        # Doses and gradients of a row in each scenario; its silent level, and an eighth of how far it may be above.
         evaluating=int(
-            (n_active * share * (8 * (2 * len(scenarios) + 2) + len(scenarios)) + 8 * 2 * places) * n_question
+            # Doses and gradients of a row in each scenario.
+            (n_active * share * (2 * len(scenarios) + 1) + 2 * places) * 8 * n_question
+            # Its silent level, and for eight rows together how far they may be above in each scenario; and weights.
+            + (n_active * share * (8 + len(scenarios)) + placement.first_beamlet[-1] * 8 * len(groups))
+            * max(n_question, N_KNOWN)
         ),
     )
 

@@ -156,8 +156,10 @@ def counted_states(constraints: Sequence[Constraint], counts: F64) -> F64:
     """
     mask = np.full((len(constraints), counts.size), -np.inf)
     for row, constraint in zip(mask, constraints, strict=True):
-        row[: None if constraint.robust else 1] = 0.0
-    mask[:, counts <= 0.0] = -np.inf
+        if constraint.robust:
+            row[counts > 0.0] = 0.0
+        else:
+            row[0] = 0.0  # the nominal scenario, however probable
     return mask
 
 

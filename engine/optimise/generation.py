@@ -212,9 +212,11 @@ def _subproblem(
 ) -> Subproblem:
     n_stage, over = n_smoothing_stage(whole.form), over_subset(whole, held)
     stages: tuple[int, ...]
-    if len(held) == 1 or over is None:
+    if len(held) == 1:
         form: Form = "nominal"
         part, probability, stages = None, np.ones(1), (0,)
+    elif over is None:
+        raise OptimisationError(f"{len(held)} scenarios are too improbable to be optimised by themselves")
     else:
         form, part, probability = over
         # Later rounds begin near the solution, and stronger smoothing would lead away from it.
@@ -267,6 +269,10 @@ def _generated(whole: Whole, looks: Sequence[Look[S]], rounds: Sequence[Round], 
     unproven = best.solved.certificate
     if lower is None:
         certificate = replace(unproven, value=best.value, n_evaluation=n_evaluation)
+        if certificate.lower_bound is not None:
+            # Of too few scenarios to say anything of all.
+            text = "no certificate: no lower bound over all scenarios was found"
+            certificate = replace(certificate, lower_bound=None, gap=None, text=text)
     else:
         exceeded_gy = max(0.0, float(best.excess_gy.max(initial=-np.inf)))
         certificate = certificate_of(

@@ -277,7 +277,8 @@ class GroupEvaluator:
         """Return which mini-blocks may count for a question in each scenario that it looks at; None if all may."""
         if known is None:
             return None
-        wanted = [of_scenario.may_count(question.weight) for of_scenario in known[: question.used]]
+        weight = question.weight.copy()  # a solver may go on in the same array
+        wanted = [of_scenario.may_count(weight) for of_scenario in known[: question.used]]
         if question.voxel_temperature_gy is None:
             return wanted
         # The extreme dose of a voxel is made from those of all scenarios.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MARGIN_GY = 1e-6
 """Doses are sums in double precision, off by far less."""
-_N_KNOWN = 16
+N_KNOWN = 4
 """Solves that are remembered, if no more are asking."""
 
 
@@ -60,11 +60,12 @@ class QuietRows:
         """How far each mini-block's doses can be above their levels at most."""
 
     def may_count(self, weight: F64) -> Bool:
-        """Return which mini-blocks may count at some weights, shape (n_mini_row,)."""
-        if self._weight is not None and self._level_gy is not None:
-            rise_gy = self._rows.most_rise_gy(weight - self._weight)
-            self._above_gy += np.repeat(rise_gy, self._rows.brick_size // MINI_SIZE)
-        self._weight = weight.copy()
+        """Return which mini-blocks may count at some weights, shape (n_mini_row,); the weights are kept."""
+        if self._level_gy is not None:
+            if self._weight is not None:
+                rise_gy = self._rows.most_rise_gy(weight - self._weight)
+                self._above_gy += np.repeat(rise_gy, self._rows.brick_size // MINI_SIZE)
+            self._weight = weight
         # Said like this, what is not a number counts, and shows.
         return ~(self._above_gy <= -_MARGIN_GY)
 
@@ -113,7 +114,7 @@ class Quiet:
         for question in questions:
             found.append(None if question.terms in asked else self._of_terms(question.terms))
             asked.add(question.terms)
-        for terms in list(self._known)[: max(0, len(self._known) - max(len(asked), _N_KNOWN))]:
+        for terms in list(self._known)[: max(0, len(self._known) - max(len(asked), N_KNOWN))]:
             del self._known[terms]
         return found
 

@@ -30,6 +30,8 @@ _WINDOW = 0.25
 """Of the smoothed percentile, to each side, as a share of the level."""
 _LEAST_SPREAD = 1e-9
 """A multiplier of less than this share of the values' spread is none."""
+_LEAST_RADIUS = 1e-12
+"""Below this a divergence is none."""
 _ROUNDING = 1e-9
 """Of sums of probabilities, and of divergences."""
 
@@ -141,7 +143,8 @@ def most_adverse(values: F64, prior: F64, radius: float, temperature: float) -> 
     """
     counted = prior > 0.0
     spread = float(np.ptp(values[counted]))
-    if radius == 0.0 or spread == 0.0:
+    # Of probabilities that are rounded there is no radius as small as that; the mean is never above the exact value.
+    if radius <= _LEAST_RADIUS or spread == 0.0:
         return mean(values, prior)
     if not np.isfinite(spread):
         return worst(values, prior, temperature)  # neither is its value, which is for the solver to refuse

@@ -262,7 +262,8 @@ class OptimisationSpec(Spec):
             raise ValueError(why_not)
         if wanted and info.data.get("scenario_dose") == "shifted":
             raise ValueError(
-                "shifted doses need no matrices of setup scenarios, so there is nothing to generate; leave it out"
+                "it cannot be combined with scenario_dose = 'shifted', which keeps one matrix for all setup scenarios; "
+                "leave one of both out"
             )
         return wanted
 
@@ -416,7 +417,7 @@ class Study(Spec):
             raise ValueError(
                 f"optimisation.robust = '{self.optimisation.robust}' needs [scenarios] with shifts"
             )
-        if self.optimisation.scenario_dose == "shifted" and self.scenarios.setup == "none":
+        if self.optimisation.shifted and self.scenarios.setup == "none":
             raise ValueError(
                 "optimisation.scenario_dose = 'shifted' needs setup scenarios, whose dose it is; give scenarios.setup, "
                 "or leave it out"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
 from engine.optimise.risk import mean, most_adverse, percentile, worst, worst_part
+from engine.optimise.subsets import Whole, over_subset
 
 EQUAL = np.full(20, 0.05)
 MEASURES = {
@@ -194,3 +195,16 @@ def test_a_worst_value_whose_probability_is_the_part_is_the_most_adverse_mean(se
     assert most_adverse(values, np.array([0.5, 0.3, 0.2]), -np.log(0.5), 0.0).value == pytest.approx(
         values[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "nominal", "percent", "n_held"), [(15, 0.3, 90, 13), (27, 0.5, 75, 14), (7, 0.5, 75, 4)]
+)
+def test_scenarios_that_just_make_the_part_are_judged_by_their_mean(n, nominal, percent, n_held):
+    probability = np.array([nominal, *[(1.0 - nominal) / (n - 1)] * (n - 1)])
+    whole = Whole("soft_worst_case", percent / 100.0, (), (), probability)
+    _, part, of_held = over_subset(whole, range(n_held))
+    for seed in range(10):
+        values = np.random.default_rng(seed).uniform(0.0, 100.0, n_held)
+        judged = most_adverse(values, of_held, -np.log(part), 0.0)
+        assert judged.value == pytest.approx(of_held @ values)

@@ -136,7 +136,7 @@ BROKEN = {
     "shifted doses and scenario generation": (
         "[optimisation]",
         '[optimisation]\nscenario_dose = "shifted"\nscenario_generation = true',
-        "nothing to generate",
+        "cannot be combined with scenario_dose",
     ),
     "shifted doses of a plan that looks at none": (
         'robust = "composite_worst_case"',
