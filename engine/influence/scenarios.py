@@ -72,8 +72,11 @@ class OwnMatrices:
             asking = [number for number, (used, _) in enumerate(asked) if scenario < used]
             if not asking:
                 break
-            read = [everything if (of := of_all[number]) is None else of[scenario] for number in asking]
-            doses = rows.dose(np.stack([asked[number][1] for number in asking]), np.stack(read))
+            known = [of_all[number] for number in asking]
+            read = None
+            if any(of is not None for of in known):
+                read = np.stack([everything if of is None else of[scenario] for of in known])
+            doses = rows.dose(np.stack([asked[number][1] for number in asking]), read)
             for number, dose_gy in zip(asking, doses, strict=True):
                 result[number].append(dose_gy)
         return result
