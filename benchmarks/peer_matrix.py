@@ -24,12 +24,11 @@ from benchmarks.measuring import machine, timed
 from benchmarks.peer import environment
 from benchmarks.tg119_matrix import ROOT
 from benchmarks.tg119_nightbeam import group_rows
-from benchmarks.tg119_plans import OBJECTIVES, PRESCRIPTION_GY
+from benchmarks.tg119_plans import OBJECTIVES, PRESCRIPTION_GY, objective_over
 from benchmarks.tg119_problem import TARGET, read_problem
 from engine.model.arrays import F64, Bool
 from engine.optimise.bound import Cuts, certify
-from engine.optimise.group import GroupEvaluator, Term, regions_of_group
-from engine.optimise.problem import Evaluation, LocalRows, Problem, uniform_start
+from engine.optimise.problem import Evaluation, Problem, uniform_start
 from engine.optimise.solvers import SolverOptions, solve
 
 MODULE = "benchmarks.peer.pyradplan_solve"
@@ -130,20 +129,9 @@ def read_case(folder: Path) -> Case:
     with np.load(folder / "geometry.npz") as stored:
         names = [str(name) for name in stored["structure_names"]]
         masks = dict(zip(names, stored["dose_objective_masks"], strict=True))
-    shares = []
-    for name, _, _ in OBJECTIVES:
-        rows = geometry.layout.to_rows(masks[name].astype(np.float32))
-        shares.append((rows / rows.sum(dtype=np.float64)).astype(np.float32))
-    evaluators = [
-        GroupEvaluator([group], regions_of_group(shares, group.first_brick * group.brick_size, group.n_row))
-        for group in groups
-    ]
-    terms = [
-        Term(name, number, function, weight) for number, (name, function, weight) in enumerate(OBJECTIVES)
-    ]
     order = np.concatenate(geometry.peer_column)
     return Case(
-        Problem(LocalRows(evaluators, geometry.n_beamlet), terms, "nominal", np.ones(1)),
+        objective_over(geometry, groups, masks),
         matrix[:, order],
         {name: mask.ravel() for name, mask in masks.items()},
         order,

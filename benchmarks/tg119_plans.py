@@ -9,7 +9,7 @@ by the peer's matrix on that grid. Run from the repository's root.
 import argparse
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from engine.evaluate.metrics import parse_metric
 from engine.evaluate.region import Region, region_from_coverage
 from engine.geometry.bricks import BrickLayout, choose_brick_edge
 from engine.geometry.resample import average_onto, grid_over, touched_rows
+from engine.influence.rows import RowGroup
 from engine.model.arrays import F64, Bool
 from engine.model.grid import Grid
 from engine.model.machine import MACHINES
@@ -115,14 +116,10 @@ def judge_on(
     )
 
 
-def optimise(
-    problem: Problem, masks: dict[str, npt.NDArray[np.bool_]], options: SolverOptions
-) -> tuple[SolveResult, Figures]:
-    """Return nightbeam's weights, over its own matrix with its default cut-off and threshold, and what they took."""
-    engine = PhotonPencilBeam(MACHINES["generic-6mv"], LATERAL_CUTOFF_MM, DEFAULT_THRESHOLD)
-    build(problem, engine)  # compiles, or loads what was compiled
-    (columns, parts_s), _ = timed(lambda: build(problem, engine))
-    groups, rows_s = timed(lambda: group_rows(problem, columns))
+def objective_over(
+    problem: Problem, groups: Sequence[RowGroup], masks: Mapping[str, npt.NDArray[np.bool_]]
+) -> Objective:
+    """Return the objectives over some rows, each normalised to the voxels of its mask."""
     shares = []
     for name, _, _ in OBJECTIVES:
         rows = problem.layout.to_rows(masks[name].astype(np.float32))
@@ -134,7 +131,18 @@ def optimise(
     terms = [
         Term(name, number, function, weight) for number, (name, function, weight) in enumerate(OBJECTIVES)
     ]
-    objective = Objective(LocalRows(evaluators, problem.n_beamlet), terms, "nominal", np.ones(1))
+    return Objective(LocalRows(evaluators, problem.n_beamlet), terms, "nominal", np.ones(1))
+
+
+def optimise(
+    problem: Problem, masks: dict[str, npt.NDArray[np.bool_]], options: SolverOptions
+) -> tuple[SolveResult, Figures]:
+    """Return nightbeam's weights, over its own matrix with its default cut-off and threshold, and what they took."""
+    engine = PhotonPencilBeam(MACHINES["generic-6mv"], LATERAL_CUTOFF_MM, DEFAULT_THRESHOLD)
+    build(problem, engine)  # compiles, or loads what was compiled
+    (columns, parts_s), _ = timed(lambda: build(problem, engine))
+    groups, rows_s = timed(lambda: group_rows(problem, columns))
+    objective = objective_over(problem, groups, masks)
     target = [name for name, _, _ in OBJECTIVES].index(TARGET)
 
     def run() -> SolveResult:
